@@ -1,0 +1,207 @@
+"""The one configuration: parsed once, frozen, handed down; nothing reads a setting from anywhere else.
+
+Room: all. May: read the configuration file and SANDBOXD_* variables, once.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from ipaddress import IPv4Network, ip_address
+from pathlib import Path
+from typing import Any
+
+from sandboxd.errors import ConfigError
+from sandboxd.model.limits import PROFILES, Limits
+
+DEFAULT_FILE = Path("/etc/sandboxd/sandboxd.toml")
+ENVIRONMENT_PREFIX = "SANDBOXD_"
+UIDS_PER_INSTANCE = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting of one daemon; times in seconds, sizes as their names say."""
+
+    instance: str = "main"  # prefix of every kernel object, so that two daemons live side by side
+    data_dir: Path = Path("/var/lib/sandboxd")
+    run_dir: Path = Path("/run/sandboxd")
+    account_id: str = "000000000000"
+    region: str = "us-east-1"
+    user: str = "sandboxd"  # whom the service runs as, and the group that may use api.sock
+    keep_alive: float = 45 * 60
+    drain: float = 30
+    api_listen: tuple[str, int] = ("127.0.0.1", 8470)
+    api_auth: str = "sigv4"
+    network_pool: IPv4Network = IPv4Network("10.210.0.0/16")
+    limits_profile: str = "classic"
+    limits: Limits = field(default_factory=Limits)
+    source: str = "built-in defaults"
+
+    @property
+    def api_socket(self) -> Path:
+        """Where the command line finds the daemon."""
+        return self.run_dir / "api.sock"
+
+    @property
+    def images_dir(self) -> Path:
+        """Root's: one directory per image digest, and one `<runtime>.json` that names the digest in use."""
+        return self.data_dir / "images"
+
+    @property
+    def code_dir(self) -> Path:
+        """Root's: one sealed directory per code package, named by the package's SHA-256 in hex."""
+        return self.data_dir / "code"
+
+    @property
+    def service_dir(self) -> Path:
+        """The service's own: database, packages as uploaded, logs."""
+        return self.data_dir / "service"
+
+    @property
+    def uid_base(self) -> int:
+        """First of the host uids of this instance's environments: its name picks one of 2,048 blocks above 2^30,
+        where no distribution, useradd or systemd (DynamicUser, nspawn) hands out any."""
+        return (1 << 30) + UIDS_PER_INSTANCE * (zlib.crc32(self.instance.encode()) % 2048)
+
+
+def _matching(pattern: str, allowed: str) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(allowed)
+        return value
+
+    return convert
+
+
+def _path(value: Any) -> Path:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise ValueError("an absolute path")
+    return Path(value)
+
+
+def _seconds(low: float, high: float) -> Callable[[Any], float]:
+    def convert(value: Any) -> float:
+        number = _number(value, float)
+        if number is None or not low <= number <= high:
+            raise ValueError(f"seconds from {low:g} to {high:g}")
+        return float(number)
+
+    return convert
+
+
+def _listen(value: Any) -> tuple[str, int]:
+    host, _, port = str(value).rpartition(":")
+    try:
+        address, number = ip_address(host.strip("[]")), int(port)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 65_535:
+        raise ValueError("ADDRESS:PORT, such as 127.0.0.1:8470")
+    return str(address), number
+
+
+def _network(value: Any) -> IPv4Network:
+    try:
+        network = IPv4Network(value)
+    except ValueError:
+        network = None
+    if network is None or not 8 <= network.prefixlen <= 24 or not network.is_private:
+        raise ValueError("a private IPv4 network of /8 to /24, such as 10.210.0.0/16")
+    return network
+
+
+def _positive(value: Any) -> int:
+    number = _number(value, int)
+    if number is None or not 0 < number < 1 << 40:
+        raise ValueError("a positive whole number")
+    return int(number)
+
+
+def _number(value: Any, kind: type[Any]) -> Any:
+    """The number that a TOML value or an environment variable's text is, or None."""
+    if isinstance(value, bool) or not isinstance(value, int | kind | str):
+        return None
+    try:
+        return kind(value)
+    except ValueError:
+        return None
+
+
+_KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
+    "instance": ("instance", _matching(r"[a-z0-9]{1,6}", "1 to 6 of a-z and 0-9")),
+    "data_dir": ("data_dir", _path),
+    "run_dir": ("run_dir", _path),
+    "account_id": ("account_id", _matching(r"\d{12}", "12 digits")),
+    "region": ("region", _matching(r"[a-z]{2}(-[a-z]+)+-\d", "an AWS region name, such as us-east-1")),
+    "user": ("user", _matching(r"[a-z_][a-z0-9_-]{0,31}", "a user name")),
+    "keep_alive": ("keep_alive", _seconds(0, 86_400)),
+    "drain": ("drain", _seconds(0, 900)),
+    "api.listen": ("api_listen", _listen),
+    "api.auth": ("api_auth", _matching(r"sigv4|none", '"sigv4" or "none"')),
+    "network.pool": ("network_pool", _network),
+    "limits.profile": ("limits_profile", _matching("|".join(PROFILES), " or ".join(f'"{p}"' for p in PROFILES))),
+}
+_KEYS |= {f"limits.{f.name}": (f"limits.{f.name}", _positive) for f in fields(Limits)}
+
+
+def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
+    """The configuration from a file (the default one may be missing) and from SANDBOXD_* over it.
+
+    Raises ConfigError, which names file (or variable), key, value and what is allowed.
+    """
+    named = path or (Path(environ["SANDBOXD_CONFIG"]) if "SANDBOXD_CONFIG" in environ else None)
+    source = named or DEFAULT_FILE
+    settings: dict[str, tuple[str, Any]] = {}
+    try:
+        table = tomllib.loads(source.read_text())
+    except FileNotFoundError:
+        if named:
+            raise ConfigError(str(named), "--config", str(named), "a readable file") from None
+        table = {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(str(source), "file", str(error), "readable TOML") from error
+    for key, value in _flatten(table):
+        settings[key] = (str(source), value)
+    for variable in sorted(environ):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable != "SANDBOXD_CONFIG":
+            name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+            key = next((k for k in _KEYS if k.replace(".", "_") == name), name)
+            settings[key] = (f"environment variable {variable}", environ[variable])
+    return _build(settings, str(source) if table else "built-in defaults")
+
+
+def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for key, value in table.items():
+        rows += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
+    return rows
+
+
+def _build(settings: Mapping[str, tuple[str, Any]], source: str) -> Config:
+    values: dict[str, Any] = {}
+    limits: dict[str, int] = {}
+    for key, (origin, value) in settings.items():
+        if key not in _KEYS:
+            raise ConfigError(origin, key, value, "one of the keys " + ", ".join(_KEYS))
+        name, convert = _KEYS[key]
+        try:
+            converted = convert(value)
+        except ValueError as error:
+            raise ConfigError(origin, key, value, str(error)) from None
+        if name.startswith("limits."):
+            limits[name.removeprefix("limits.")] = converted
+        else:
+            values[name] = converted
+    profile = PROFILES[values.get("limits_profile", "classic")]
+    config = Config(**values, limits=replace(profile, **limits), source=source)
+    if config.api_auth == "none" and not ip_address(config.api_listen[0]).is_loopback:
+        origin = settings["api.auth"][0]
+        raise ConfigError(
+            origin, "api.auth", "none", f'"sigv4" while api.listen is {config.api_listen[0]} (not loopback)'
+        )
+    return config

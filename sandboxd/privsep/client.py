@@ -1,0 +1,171 @@
+"""The service's end of the door: ask the builder, await its answer.
+
+Room: service. May: ask. May not: anything that an answer of the builder does not grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from sandboxd.errors import PackageRejected, SandboxdError, StepFailed
+from sandboxd.model.environment import EnvironmentSpec
+from sandboxd.privsep import channel as door
+from sandboxd.privsep.messages import (
+    ANSWERS,
+    Answer,
+    Bind,
+    BindFailed,
+    Bound,
+    Destroy,
+    Destroyed,
+    Exited,
+    Ready,
+    RemoveCode,
+    Request,
+    Unpack,
+    Unpacked,
+    UnpackStatus,
+    decode,
+    encode,
+)
+
+
+class BuilderGone(SandboxdError):
+    """The builder ended: every environment is gone with it and the keeper starts both rooms again."""
+
+
+class Client:
+    """Asks the builder over its end of the channel. Single-threaded: use from one running event loop.
+
+    `on_exited` hears of runtimes that ended; `on_gone` that the builder did.
+    """
+
+    def __init__(
+        self, channel: socket.socket, *, on_exited: Callable[[Exited], None], on_gone: Callable[[str], None]
+    ) -> None:
+        self._channel = channel
+        self._loop = asyncio.get_running_loop()
+        self._on_exited, self._on_gone = on_exited, on_gone
+        self._waiting: dict[tuple[str, int], asyncio.Future[list[int]]] = {}
+        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+        self._request_ids = itertools.count(1)
+        self._ready = self._loop.create_future()
+        self._loop.add_reader(channel.fileno(), self._on_readable)
+
+    async def ready(self) -> None:
+        """Return once the builder takes requests."""
+        await asyncio.shield(self._ready)
+
+    async def bind(self, spec: EnvironmentSpec, process_environ: int) -> list[int]:
+        """Have an environment made; its descriptors in the order of `messages.Bound`.
+
+        Raises StepFailed where a step of the isolation could not be set up, BuilderGone where the builder ended.
+        """
+        future = self._expect("environment", spec.environment_id)
+        self._send(Bind(spec), (process_environ,))
+        return await future
+
+    async def destroy(self, environment_id: int) -> None:
+        """Have an environment ended; returns when nothing of it is left."""
+        future = self._expect("destroyed", environment_id)
+        self._send(Destroy(environment_id))
+        await future
+
+    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> int:
+        """Have a package unpacked; its size in bytes. Raises PackageRejected with the reason's name."""
+        request_id = next(self._request_ids)
+        future = self._expect("unpacked", request_id)
+        self._send(Unpack(request_id, code_digest, max_bytes, max_entries), (package,))
+        return (await future)[0]
+
+    def remove_code(self, code_digest: bytes) -> None:
+        """Have a package removed that no version needs any more; nothing comes back."""
+        self._send(RemoveCode(code_digest))
+
+    def close(self) -> None:
+        """Leave the door; the builder then ends every environment and itself."""
+        self._loop.remove_reader(self._channel.fileno())
+        self._loop.remove_writer(self._channel.fileno())
+        self._channel.close()
+
+    def _expect(self, kind: str, number: int) -> asyncio.Future[list[int]]:
+        future: asyncio.Future[list[int]] = self._loop.create_future()
+        self._waiting[kind, number] = future
+        return future
+
+    def _send(self, message: Request, descriptors: Sequence[int] = ()) -> None:
+        # The queue of a SEQPACKET pair holds some 200 datagrams; a burst beyond that waits here, with descriptors
+        # of its own, because the caller closes its own when it likes.
+        datagram = encode(message)
+        if not self._outbox:
+            try:
+                door.send(self._channel, datagram, descriptors)
+                return
+            except BlockingIOError:
+                self._loop.add_writer(self._channel.fileno(), self._on_writable)
+        self._outbox.append((datagram, [socket.dup(d) for d in descriptors]))
+
+    def _on_writable(self) -> None:
+        while self._outbox:
+            datagram, descriptors = self._outbox[0]
+            try:
+                door.send(self._channel, datagram, descriptors)
+            except BlockingIOError:
+                return
+            self._outbox.popleft()
+            door.close_all(descriptors)
+        self._loop.remove_writer(self._channel.fileno())
+
+    def _on_readable(self) -> None:
+        while True:
+            try:
+                datagram, descriptors = door.receive(self._channel)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                datagram, descriptors = b"", []
+                reason = str(error)
+            else:
+                reason = "the builder closed its end"
+            if not datagram:
+                self._lose(reason)
+                return
+            self._take(decode(ANSWERS, datagram, len(descriptors)), descriptors)
+
+    def _take(self, answer: Answer, descriptors: list[int]) -> None:
+        match answer:
+            case Ready():
+                self._ready.set_result(None)
+            case Bound(environment_id):
+                self._resolve("environment", environment_id, descriptors)
+            case BindFailed(environment_id, errno, step):
+                self._resolve("environment", environment_id, StepFailed(step, errno))
+            case Destroyed(environment_id):
+                self._resolve("destroyed", environment_id, [])
+            case Unpacked(request_id, status, size):
+                ok = status is UnpackStatus.OK
+                self._resolve("unpacked", request_id, [size] if ok else PackageRejected(status.name))
+            case Exited():
+                self._on_exited(answer)
+
+    def _resolve(self, kind: str, number: int, value: list[int] | SandboxdError) -> None:
+        future = self._waiting.pop((kind, number), None)
+        if future is None or future.done():
+            if kind == "environment" and isinstance(value, list):
+                door.close_all(value)
+        elif isinstance(value, SandboxdError):
+            future.set_exception(value)
+        else:
+            future.set_result(value)
+
+    def _lose(self, reason: str) -> None:
+        self._loop.remove_reader(self._channel.fileno())
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(BuilderGone(reason))
+        self._on_gone(reason)
