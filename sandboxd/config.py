@@ -37,7 +37,7 @@ class Config:
     drain: float = 30
     api_listen: tuple[str, int] = ("127.0.0.1", 8470)
     api_auth: str = "sigv4"
-    network_pool: IPv4Network = IPv4Network("10.210.0.0/16")
+    network_pool: IPv4Network = field(default_factory=lambda: IPv4Network("10.210.0.0/16"))
     limits_profile: str = "classic"
     limits: Limits = field(default_factory=Limits)
     source: str = "built-in defaults"
