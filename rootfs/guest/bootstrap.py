@@ -1,0 +1,61 @@
+"""Prepare the interpreter as AWS's own /var/runtime/bootstrap does, then run AWS's runtime client, unmodified.
+
+Room: guest, the function's own process. May: import the standard library and awslambdaric, as little as can be: every
+import here is part of every cold start.
+
+Source: /var/runtime/bootstrap and bootstrap.py of AWS's base images public.ecr.aws/lambda/python, and
+https://docs.aws.amazon.com/lambda/latest/dg/python-package.html#python-package-searchpath
+"""
+
+import os
+import site
+import sys
+
+VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+LAYER_DIRECTORIES = (f"/opt/python/lib/{VERSION}/site-packages", "/opt/python")
+
+
+def run_wrapper() -> None:
+    """Hand over to the script that AWS_LAMBDA_EXEC_WRAPPER names, which starts this file again; return where none is.
+
+    Source: https://docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html#runtime-wrapper
+    """
+    wrapper = os.environ.get("AWS_LAMBDA_EXEC_WRAPPER")
+    if not wrapper:
+        return
+    if not os.path.isfile(wrapper):
+        print(f"{wrapper}: does not exist", file=sys.stderr)
+        sys.exit(127)
+    if not os.access(wrapper, os.X_OK):
+        print(f"{wrapper}: is not an executable", file=sys.stderr)
+        sys.exit(126)
+    os.execv(wrapper, [wrapper, f"/usr/bin/{VERSION}", "/var/runtime/bootstrap.py"])
+
+
+def prepare_paths() -> None:
+    """Put the function's code first, then its layers, unless the function's own PYTHONPATH says otherwise."""
+    task_root = os.environ["LAMBDA_TASK_ROOT"]
+    layers = () if "PYTHONPATH" in os.environ else LAYER_DIRECTORIES
+    sys.path[:0] = [task_root, *layers]
+    for directory in (task_root, *layers):
+        site.addsitedir(directory)  # for the .pth files in it; does not repeat what is on the path
+    os.environ.setdefault("PYTHONPATH", os.environ["LAMBDA_RUNTIME_DIR"])
+
+
+def main() -> None:
+    """Serve invocations until the sandbox ends."""
+    os.environ["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{VERSION}"
+    run_wrapper()
+    serve()
+
+
+def serve() -> None:
+    """Become the runtime client, which takes the handler's name as its argument."""
+    prepare_paths()
+    from awslambdaric.__main__ import main as client
+
+    client([os.environ["LAMBDA_TASK_ROOT"], os.environ["_HANDLER"]])
+
+
+if __name__ == "__main__":
+    serve()
