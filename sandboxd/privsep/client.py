@@ -23,6 +23,7 @@ from sandboxd.privsep.messages import (
     Destroy,
     Destroyed,
     Exited,
+    InitEnded,
     Ready,
     RemoveCode,
     Request,
@@ -69,6 +70,10 @@ class Client:
         self._send(Bind(spec), (process_environ,))
         return await future
 
+    def init_ended(self, environment_id: int) -> None:
+        """Have the function's own share of CPU set, now that its init phase is over; nothing comes back."""
+        self._send(InitEnded(environment_id))
+
     async def destroy(self, environment_id: int) -> None:
         """Have an environment ended; returns when nothing of it is left."""
         future = self._expect("destroyed", environment_id)
@@ -76,7 +81,10 @@ class Client:
         await future
 
     async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> int:
-        """Have a package unpacked; its size in bytes. Raises PackageRejected with the reason's name."""
+        """Have a package unpacked; its size in bytes (0 where it was there already).
+
+        Raises PackageRejected with the reason's name.
+        """
         request_id = next(self._request_ids)
         future = self._expect("unpacked", request_id)
         self._send(Unpack(request_id, code_digest, max_bytes, max_entries), (package,))

@@ -210,7 +210,8 @@ class Unpack:
 
 @dataclass(frozen=True, slots=True)
 class Unpacked:
-    """The package is in place and sealed (status OK), or refused and gone. `size` in bytes, unpacked."""
+    """The package is in place and sealed (status OK), or refused and gone. `size` in bytes, unpacked;
+    0 for a package that was there already."""
 
     KIND: ClassVar[int] = 8
     DESCRIPTORS: ClassVar[range] = range(1)
@@ -246,6 +247,23 @@ class RemoveCode:
 
 
 @dataclass(frozen=True, slots=True)
+class InitEnded:
+    """The init phase is over: CPU in proportion to memory from now on (while it lasts, a whole CPU, as on AWS)."""
+
+    KIND: ClassVar[int] = 11
+    DESCRIPTORS: ClassVar[range] = range(1)
+    FIXED: ClassVar[struct.Struct] = struct.Struct("!I")
+    environment_id: int
+
+    def pack(self) -> bytes:
+        return self.FIXED.pack(self.environment_id)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> InitEnded:
+        return cls(*_exactly(cls.FIXED, body, "init ended"))
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The builder takes requests; said once, first."""
 
@@ -262,11 +280,11 @@ class Ready:
         return cls()
 
 
-Request = Bind | Destroy | Unpack | RemoveCode
+Request = Bind | InitEnded | Destroy | Unpack | RemoveCode
 Answer = Ready | Bound | BindFailed | Exited | Destroyed | Unpacked
 Message = Request | Answer
 
-REQUESTS: dict[int, type[Request]] = {m.KIND: m for m in (Bind, Destroy, Unpack, RemoveCode)}
+REQUESTS: dict[int, type[Request]] = {m.KIND: m for m in (Bind, InitEnded, Destroy, Unpack, RemoveCode)}
 ANSWERS: dict[int, type[Answer]] = {m.KIND: m for m in (Ready, Bound, BindFailed, Exited, Destroyed, Unpacked)}
 
 

@@ -1,0 +1,201 @@
+"""What runs between the fork and user code: the visible list of steps, child side.
+
+Room: root, child side, after fork. May: mount, drop. May not: log, thread, import, return.
+
+Three processes. The *maker* is forked by the builder, enters the new namespaces and waits until the builder has mapped
+its ids, put it into its cgroup and given it a link. It forks *pid 1* of the new pid namespace, which sets the sandbox up
+(SETUP) and becomes the reaping init, and the *runtime*, which waits for that. Both pass DROP, in which everything is
+given up, and exec. When the maker exits the runtime becomes the builder's own child (the reaper of the maker's pid
+namespace, pid_namespaces(7)), which is how its exit status is known.
+
+The channel to the builder carries fixed-size records; it closes by exec, so that end-of-file means: user code runs.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import signal
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NoReturn
+
+from sandboxd.builder import capabilities, linux, namespaces, rlimits, rootfs, seccomp
+from sandboxd.errors import StepFailed
+
+RUNTIME_API_PORT = 9001
+INVOKE_DOOR_PORT = 9002
+_BACKLOG = 8
+_MAX_ENVIRON = 64 * 1024
+INIT_PROGRAM = "/usr/bin/catatonit"
+RUNTIME_PROGRAM = "/var/runtime/bootstrap"
+
+RECORD = struct.Struct("!Bii32s")
+
+
+class Said(IntEnum):
+    """Kinds of records from child to builder."""
+
+    IN_NAMESPACES = 1  # go on by one byte, once ids, cgroup and network are in place
+    DOORS = 2  # descriptors: listening sockets
+    FORKED = 3  # pid 1, runtime; as the builder's pid namespace numbers them
+    FAILED = 4  # errno, 0, name of the step
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a child needs, prepared by the builder before the fork."""
+
+    mounts: rootfs.Mounts
+    program: bytes  # the seccomp filter
+    environ: int  # sealed memfd
+    log: int  # write end of the log pipe
+    open_files: int
+    invoke_door: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    plan: Plan
+    channel: socket.socket
+    identity: int  # id inside the outer user namespace
+
+
+Step = tuple[str, Callable[[_Child], None]]
+
+
+def _doors(child: _Child) -> None:
+    ports = [RUNTIME_API_PORT, INVOKE_DOOR_PORT][: 1 + child.plan.invoke_door]
+    doors = [namespaces.listen_in_child(port, _BACKLOG) for port in ports]
+    rights = array.array("i", [door.fileno() for door in doors])
+    record = RECORD.pack(Said.DOORS, 0, 0, b"")
+    child.channel.sendmsg([record], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    for door in doors:
+        door.close()
+
+
+# What pid 1 does, as root of the outer user namespace, in the new namespaces.
+SETUP: list[Step] = [
+    ("private propagation", lambda _: rootfs.private_propagation_in_child()),
+    ("mounts", lambda child: rootfs.attach_in_child(child.plan.mounts)),
+    ("proc", lambda _: rootfs.proc_in_child()),
+    ("pivot_root", lambda _: linux.pivot_root_here()),
+    ("host name", lambda _: namespaces.host_name_in_child()),
+    ("loopback", lambda _: namespaces.loopback_in_child()),
+    ("doors", _doors),
+]
+
+# What both do last. ---- Above this line there is privilege over the sandbox; below its end there is none. ----
+DROP: list[Step] = [
+    ("session", lambda _: os.setsid()),
+    ("descriptors", lambda child: _descriptors(child)),
+    ("resource limits", lambda child: rlimits.set_in_child(child.plan.open_files)),
+    ("ids", lambda child: namespaces.become_in_child(child.identity)),
+    ("last user namespace", lambda child: namespaces.enter_last_user_namespace_in_child(child.identity)),
+    ("capabilities", lambda _: capabilities.drop_all_in_child()),
+    ("no_new_privs", lambda _: capabilities.no_new_privs_in_child()),
+    ("seccomp", lambda child: seccomp.load_in_child(child.plan.program)),
+]
+
+
+def _descriptors(child: _Child) -> None:
+    """Keep 0 (null), 1 and 2 (log), and until exec 3 (channel) and 4 (environ)."""
+    null = os.open("/dev/null", os.O_RDWR)
+    for number, source in enumerate((child.plan.log, child.channel.fileno(), child.plan.environ, null), start=60):
+        os.dup2(source, number)
+    for number, source in ((1, 60), (2, 60), (3, 61), (4, 62), (0, 63)):
+        os.dup2(source, number, inheritable=number < 3)
+    linux.close_from(5)
+
+
+def run_maker(plan: Plan, channel: socket.socket) -> NoReturn:
+    """The maker's whole life."""
+    with _reporting(channel.fileno()) as report:
+        report.step = "namespaces"
+        linux.unshare(namespaces.FIRST_NAMESPACES)
+        channel.setblocking(True)
+        channel.send(RECORD.pack(Said.IN_NAMESPACES, 0, 0, b""))
+        if not channel.recv(1):
+            os._exit(1)
+        report.step = "cgroup namespace"
+        linux.unshare(linux.CLONE_NEWCGROUP)
+        report.step = "ids"
+        namespaces.become_in_child(0)
+        report.step = "fork"
+        ready, done = os.pipe()
+        pid1 = os.fork()
+        if pid1 == 0:
+            _run_pid1(_Child(plan, channel, 0), done)
+        os.close(done)
+        runtime = os.fork()
+        if runtime == 0:
+            _run_runtime(_Child(plan, channel, 1), ready)
+        channel.send(RECORD.pack(Said.FORKED, pid1, runtime, b""))
+        os._exit(0)
+    os._exit(1)
+
+
+def _run_pid1(child: _Child, done: int) -> NoReturn:
+    with _reporting(child.channel.fileno()) as report:
+        _run(SETUP, child, report)
+        os.write(done, b"\1")
+        _run(DROP, child, report)
+        report.channel = 3
+        report.step = "exec of init"
+        _default_signals()
+        os.closerange(0, 3)
+        os.execve(INIT_PROGRAM, ["catatonit", "-P"], {})
+    os._exit(1)
+
+
+def _run_runtime(child: _Child, ready: int) -> NoReturn:
+    with _reporting(child.channel.fileno()) as report:
+        if not os.read(ready, 1):
+            os._exit(1)  # pid 1 failed and has said why
+        _run(DROP, child, report)
+        report.channel = 3
+        report.step = "exec of runtime"
+        os.chdir("/var/task")
+        environ = dict(
+            entry.partition(b"=")[::2] for entry in os.pread(4, _MAX_ENVIRON, 0).split(b"\0") if b"=" in entry
+        )
+        os.close(4)
+        _default_signals()
+        os.execve(RUNTIME_PROGRAM, [RUNTIME_PROGRAM], environ)
+    os._exit(1)
+
+
+def _run(steps: list[Step], child: _Child, report: _reporting) -> None:
+    for name, step in steps:
+        report.step = name
+        step(child)
+        if name == "descriptors":
+            report.channel = 3
+
+
+def _default_signals() -> None:
+    """Undo what the interpreter ignores: an ignored signal stays ignored over exec."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+class _reporting:  # noqa: N801  # reads as a with-statement
+    """Tells the builder which step failed and why; nothing leaves the child otherwise."""
+
+    def __init__(self, channel: int) -> None:
+        self.channel, self.step = channel, ""
+
+    def __enter__(self) -> _reporting:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if error is not None:
+            errno = error.errno if isinstance(error, OSError | StepFailed) else 0
+            try:
+                os.write(self.channel, RECORD.pack(Said.FAILED, errno or 0, 0, self.step.encode()[:32]))
+            finally:
+                os._exit(1)

@@ -1,0 +1,165 @@
+"""Mounts: the builder's own small tree, and the trees of environments.
+
+Room: root. `prepare_builder_root` runs once in the builder; `…_in_parent` before an environment's fork; `…_in_child`
+after it, in the environment's own mount namespace.
+
+The builder lives in a tree of its own (a tmpfs with a handful of mounts) because every environment starts from a copy
+of the builder's mount table: a short table is a fast copy, pins no mount of the host, and leaks no path of it.
+mountinfo shows a bind mount's path inside its filesystem, so images and packages come as overlays whose lower
+directories have short fixed names: all that an environment can read there is digests.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass
+
+from sandboxd.builder import linux
+from sandboxd.config import Config
+
+READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+_MASK_FILES = (
+    "cmdline", "config.gz", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys", "kmsg",
+    "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "modules", "mtrr", "pagetypeinfo", "sched_debug",
+    "schedstat", "slabinfo", "softirqs", "swaps", "sysrq-trigger", "timer_list", "timer_stats", "vmallocinfo",
+    "vmstat", "zoneinfo",
+)  # fmt: skip
+_MASK_DIRECTORIES = ("acpi", "asound", "bus", "driver", "dynamic_debug", "fs", "irq", "pressure", "scsi", "tty")
+_DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
+_DEV_LINKS = (
+    ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
+)  # fmt: skip
+
+
+def prepare_builder_root(config: Config) -> None:
+    """Move this process into a mount namespace and tree of its own, with a proc of its own pid namespace.
+
+    `/i` images, `/c` code, `/m` one overlay per image, `/d` the environments' /dev, `/e` empty, `/r` where an
+    environment's root is attached, `/dev` the host's (loop devices).
+    """
+    linux.unshare(linux.CLONE_NEWNS)
+    host = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    linux.mount_setattr(host, 0, propagation=linux.MS_PRIVATE, recursive=True)
+    os.close(host)
+    sources = {
+        "i": linux.open_tree(linux.AT_FDCWD, str(config.images_dir)),
+        "c": linux.open_tree(linux.AT_FDCWD, str(config.code_dir)),
+        "dev": linux.open_tree(linux.AT_FDCWD, "/dev"),
+        "proc": linux.new_mount("proc", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC),
+        "d": _devices(),
+    }
+    for name in ("i", "c"):
+        linux.mount_setattr(sources[name], linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV)
+    tree = linux.new_mount("tmpfs", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV, mode="0755", size="1m")
+    place = os.open(config.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    linux.move_mount(tree, place)
+    os.close(place)
+    for name in (*sources, "m", "e", "r"):
+        os.mkdir(name, 0o755, dir_fd=tree)
+    for name, mount in sources.items():
+        _attach(mount, tree, name)
+    os.fchdir(tree)
+    os.close(tree)
+    linux.pivot_root_here()
+
+
+def _devices() -> int:
+    """A tmpfs with the devices that a function may have; made here because only the host's root can mknod."""
+    tree = linux.new_mount("tmpfs", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC, mode="0755", size="64k")
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
+    umask = os.umask(0)
+    for name, major, minor in _DEVICES:
+        os.mknod(name, stat.S_IFCHR | 0o666, os.makedev(major, minor), dir_fd=directory)
+    os.umask(umask)
+    for name, target in _DEV_LINKS:
+        os.symlink(target, name, dir_fd=directory)
+    os.close(directory)
+    return tree
+
+
+def _attach(mount: int, root: int, path: str) -> None:
+    """Attach a detached mount below a directory, never through a symbolic link, and close its descriptor."""
+    target = linux.open_beneath(root, path, os.O_PATH)
+    try:
+        linux.move_mount(mount, target)
+    finally:
+        os.close(target)
+        os.close(mount)
+
+
+@dataclass(slots=True)
+class Mounts:
+    """The detached mounts of one environment; each is a descriptor of the builder's until it is closed."""
+
+    root: int
+    dev: int
+    code: int
+    tmp: int
+
+    def close(self) -> None:
+        """Give the builder's descriptors up; what a child attached lives on there."""
+        for mount in (self.root, self.dev, self.code, self.tmp):
+            os.close(mount)
+
+
+def _read_only_copy(path: str, attributes: int) -> int:
+    mount = linux.open_tree(linux.AT_FDCWD, path)
+    linux.mount_setattr(mount, attributes)
+    return mount
+
+
+def image_mount_in_parent(image: str) -> int:
+    """A detached read-only copy of an image's overlay, which is mounted once per builder and shared by all."""
+    if not os.path.exists(f"/m/{image}"):
+        overlay = linux.new_mount("overlay", READ_ONLY, lowerdir=f"/i/{image}:/e")
+        os.mkdir(f"/m/{image}")
+        root = os.open("/m", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        _attach(overlay, root, image)
+        os.close(root)
+    return _read_only_copy(f"/m/{image}", READ_ONLY)
+
+
+def code_mount_in_parent(code: str) -> int:
+    """A detached read-only mount of a code package."""
+    return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/c/{code}:/e")
+
+
+def dev_mount_in_parent() -> int:
+    """A detached read-only copy of the prepared /dev (without nodev: its devices must work)."""
+    return _read_only_copy("/d", linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC)
+
+
+def private_propagation_in_child() -> None:
+    """Let no mount or unmount of this namespace travel to another, nor theirs here."""
+    root = os.open("/", os.O_PATH | os.O_CLOEXEC)
+    linux.mount_setattr(root, 0, propagation=linux.MS_PRIVATE, recursive=True)
+    os.close(root)
+
+
+def attach_in_child(mounts: Mounts) -> None:
+    """Attach root, devices, code and /tmp below /r and stand there, ready for pivot_root."""
+    place = os.open("/r", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    linux.move_mount(mounts.root, place)
+    os.close(place)
+    _attach(mounts.dev, mounts.root, "dev")
+    _attach(mounts.code, mounts.root, "var/task")
+    _attach(mounts.tmp, mounts.root, "tmp")
+    os.fchdir(mounts.root)
+    os.close(mounts.root)
+
+
+def proc_in_child() -> None:
+    """A proc of the new pid namespace, its kernel-wide files and directories covered, /proc/sys read-only."""
+    root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+    _attach(linux.new_mount("proc", attributes), root, "proc")
+    proc = os.open("proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for name in os.listdir("proc"):
+        if name in _MASK_FILES:
+            _attach(_read_only_copy("dev/null", attributes & ~linux.MOUNT_ATTR_NODEV), proc, name)
+        elif name in _MASK_DIRECTORIES:
+            _attach(_read_only_copy("/e", READ_ONLY), proc, name)
+    _attach(_read_only_copy("proc/sys", attributes | linux.MOUNT_ATTR_RDONLY), proc, "sys")
+    os.close(proc)
+    os.close(root)

@@ -1,0 +1,311 @@
+"""The builder: answers the service's requests, one `answer_…` for every `client.…`.
+
+Room: root, one thread, pid 1 of the outer pid namespace. May: everything of the kernel. May not: parse HTTP, JSON or a
+zip, listen, or believe the service: what a message asks for was bounded in `privsep.messages` and is checked again
+against what exists here. A message outside the table ends this process, and with it every environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import logging
+import os
+import pickle
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import NoReturn
+
+import prctl
+
+from sandboxd.builder import code, leftovers, linux, rootfs, seccomp
+from sandboxd.builder.cgroups import Cgroups
+from sandboxd.builder.environment import Building, Environment, Host
+from sandboxd.builder.volumes import Volumes
+from sandboxd.config import Config
+from sandboxd.errors import ProtocolViolation, StepFailed
+from sandboxd.privsep import channel as door
+from sandboxd.privsep.messages import (
+    REQUESTS,
+    Answer,
+    Bind,
+    BindFailed,
+    Bound,
+    Destroy,
+    Destroyed,
+    Exited,
+    InitEnded,
+    Ready,
+    RemoveCode,
+    Unpack,
+    Unpacked,
+    UnpackStatus,
+    decode,
+    encode,
+)
+
+log = logging.getLogger("sandboxd.builder")
+_MAX_UNPACKERS = 2
+_SHUTDOWN_SECONDS = 8.0
+_RETRY_SECONDS = 0.005
+
+
+class Server:
+    """Answers one service over one channel until either ends."""
+
+    def __init__(
+        self, config: Config, generation: str, channel: socket.socket, host: Host, code_directory: int
+    ) -> None:
+        self._config, self._generation, self._channel, self._host = config, generation, channel, host
+        self._code = code_directory
+        self._environments: dict[int, Environment] = {}
+        self._by_pid: dict[int, Environment] = {}
+        self._ending: dict[int, Environment] = {}
+        self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
+        self._building = 0
+        self._uploads: deque[tuple[Unpack, int]] = deque()
+        self._unpackers = 0
+        self._selector = selectors.EpollSelector()
+        self._selector.register(channel, selectors.EVENT_READ, self._on_request)
+        self._open = True
+
+    def run(self) -> None:
+        """Serve until the service closes its end, then end everything."""
+        wakeup, signalled = socket.socketpair()
+        signalled.setblocking(False)
+        wakeup.setblocking(False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
+        self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._on_child_signal(wakeup))
+        self._say(Ready())
+        while self._open:
+            self._turn()
+        for environment in list(self._environments.values()):
+            self._end(environment)
+        deadline = time.monotonic() + _SHUTDOWN_SECONDS
+        while self._environments and time.monotonic() < deadline:
+            self._turn()
+
+    def _turn(self) -> None:
+        for key, _ in self._selector.select(_RETRY_SECONDS if self._ending else None):
+            handler: Callable[[], None] = key.data
+            handler()
+        for environment in list(self._ending.values()):
+            self._finish_end(environment)
+
+    # requests
+
+    def _on_request(self) -> None:
+        try:
+            datagram, descriptors = door.receive(self._channel)
+        except (BlockingIOError, ConnectionResetError):
+            return
+        if not datagram:
+            self._open = False
+            self._selector.unregister(self._channel)
+            return
+        try:
+            match decode(REQUESTS, datagram, len(descriptors)):
+                case Bind() as message:
+                    self._answer_bind(message, descriptors[0])
+                case InitEnded(environment_id):
+                    self._answer_init_ended(environment_id)
+                case Destroy(environment_id):
+                    self._answer_destroy(environment_id)
+                case Unpack() as message:
+                    self._uploads.append((message, os.dup(descriptors[0])))
+                    self._start_unpackers()
+                case RemoveCode(digest):
+                    self._answer_remove_code(digest)
+        finally:
+            door.close_all(descriptors)
+
+    def _say(self, answer: Answer, descriptors: list[int] | None = None) -> None:
+        try:
+            door.send(self._channel, encode(answer), descriptors or ())
+        except OSError as error:
+            if error.errno not in (errno.EPIPE, errno.ECONNRESET):
+                raise
+
+    # environments
+
+    def _answer_bind(self, message: Bind, environ: int) -> None:
+        spec = message.spec
+        if spec.environment_id in self._environments:
+            raise ProtocolViolation(f"environment {spec.environment_id} exists")
+        try:
+            environment = self._host.start(spec, self._generation, environ)
+        except (StepFailed, OSError) as error:
+            log.warning("environment %d: %s", spec.environment_id, error)
+            step = error.step if isinstance(error, StepFailed) else str(error.filename or "host side")
+            self._say(BindFailed(spec.environment_id, error.errno or 0, step))
+            return
+        self._environments[spec.environment_id] = environment
+        self._by_pid[environment.maker] = environment
+        self._building += 1
+        self._selector.register(environment.channel, selectors.EVENT_READ, lambda: self._on_child(environment))
+
+    def _on_child(self, environment: Environment) -> None:
+        state = self._host.hear(environment)
+        if state is Building.FORKED:
+            for pid in (environment.pid1, environment.runtime):
+                self._by_pid[pid] = environment
+        if state is not Building.OVER:
+            return
+        self._selector.unregister(environment.channel)
+        environment.channel.close()
+        self._building -= 1
+        number = environment.spec.environment_id
+        if environment.failure is None and not environment.ending:
+            descriptors = environment.take_descriptors()
+            self._say(Bound(number), descriptors)
+            door.close_all(descriptors)
+            environment.running = True
+        else:
+            step, reason = environment.failure or ("destroyed", 0)
+            self._say(BindFailed(number, reason, step))
+            self._end(environment)
+        for pid in (environment.pid1, environment.runtime):
+            if pid in self._unclaimed:
+                self._on_exit(pid, self._unclaimed.pop(pid))
+        if not self._building:
+            self._unclaimed.clear()
+
+    def _answer_init_ended(self, environment_id: int) -> None:
+        environment = self._environments.get(environment_id)
+        if environment is not None and not environment.ending:
+            environment.cgroup.limit_cpu(environment.spec.cpu_quota)
+
+    def _answer_destroy(self, environment_id: int) -> None:
+        environment = self._environments.get(environment_id)
+        if environment is None:
+            self._say(Destroyed(environment_id))
+            return
+        environment.destroy_asked = True
+        self._end(environment)
+
+    def _end(self, environment: Environment) -> None:
+        if not environment.ending:
+            environment.ending = True
+            environment.cgroup.kill()
+            self._ending[environment.spec.environment_id] = environment
+
+    def _finish_end(self, environment: Environment) -> None:
+        if environment.channel.fileno() >= 0 or not self._host.remove(environment):
+            return
+        number = environment.spec.environment_id
+        del self._ending[number], self._environments[number]
+        for pid in (environment.maker, environment.pid1, environment.runtime):
+            self._by_pid.pop(pid, None)
+        if environment.destroy_asked:
+            self._say(Destroyed(number))
+
+    def _on_child_signal(self, wakeup: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            wakeup.recv(4096)
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self._on_exit(pid, status)
+
+    def _on_exit(self, pid: int, status: int) -> None:
+        environment = self._by_pid.pop(pid, None)
+        if environment is None:
+            if self._building:
+                self._unclaimed[pid] = status
+        elif pid == environment.runtime and environment.running and not environment.ending:
+            self._say(Exited(environment.spec.environment_id, status, environment.cgroup.out_of_memory()))
+
+    # code packages
+
+    def _start_unpackers(self) -> None:
+        while self._uploads and self._unpackers < _MAX_UNPACKERS:
+            message, package = self._uploads.popleft()
+            self._answer_unpack(message, package)
+            os.close(package)
+
+    def _answer_unpack(self, message: Unpack, package: int) -> None:
+        name = message.code_digest.hex()
+        if code.exists(self._code, name):
+            self._say(Unpacked(message.request_id, UnpackStatus.OK, 0))
+            return
+        reader, writer = os.pipe()
+        slot = self._host.slots.take()
+        uid = self._host.uid(slot)
+        if os.fork() == 0:
+            code.run_unpacker(self._code, name, package, uid, message.max_bytes, message.max_entries, writer)
+        os.close(writer)
+        self._unpackers += 1
+        self._selector.register(reader, selectors.EVENT_READ, lambda: self._on_unpacked(message, reader, slot))
+
+    def _on_unpacked(self, message: Unpack, reader: int, slot: int) -> None:
+        result = os.read(reader, code.RESULT.size)
+        self._selector.unregister(reader)
+        os.close(reader)
+        self._host.slots.give_back(slot)
+        self._unpackers -= 1
+        number, size = code.RESULT.unpack(result) if len(result) == code.RESULT.size else (UnpackStatus.FAILED, 0)
+        self._say(Unpacked(message.request_id, UnpackStatus(number), size))
+        self._start_unpackers()
+
+    def _answer_remove_code(self, digest: bytes) -> None:
+        name = digest.hex()
+        gone = f".old-{name}-{time.monotonic_ns()}"
+        try:
+            os.rename(name, gone, src_dir_fd=self._code, dst_dir_fd=self._code)
+        except FileNotFoundError:
+            return
+        if os.fork() == 0:
+            try:
+                code.remove_tree(self._code, gone)
+            finally:
+                os._exit(0)
+
+
+def main() -> NoReturn:
+    """Become the builder: `python -m sandboxd.builder.server CONFIG_FD CHANNEL_FD GENERATION`."""
+    config_fd, channel_fd, generation = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+    prctl.set_pdeathsig(signal.SIGKILL)
+    prctl.set_name("sandboxd-build")
+    prctl.set_proctitle("sandboxd: builder")
+    logging.basicConfig(level=logging.INFO, format="builder: %(message)s")
+    with os.fdopen(config_fd, "rb") as file:
+        config: Config = pickle.load(file)  # noqa: S301  # from the keeper, which is root
+    channel = socket.socket(fileno=channel_fd)
+    channel.setblocking(True)
+    os.umask(0o022)
+    try:
+        leftovers.remove(config, keep_generation=generation)
+        cgroups = Cgroups(config.instance)
+        volumes = Volumes(str(config.data_dir / "volumes"))
+        program = seccomp.compile_profile(seccomp.profile())
+        code_directory = os.open(config.code_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        rootfs.prepare_builder_root(config)
+    except (StepFailed, OSError) as error:
+        log.error("cannot start: %s", error)
+        sys.exit(1)
+    server = Server(config, generation, channel, Host(config, cgroups, volumes, program), code_directory)
+    gc.collect()
+    gc.freeze()  # every fork copies what a collection would touch
+    try:
+        server.run()
+    except ProtocolViolation as error:
+        log.error("the service broke the protocol: %s", error)
+        sys.exit(1)
+    cgroups.remove()
+    linux.close_from(3)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

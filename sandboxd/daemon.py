@@ -1,0 +1,292 @@
+"""The keeper: systemd's main pid, root, a few lines. It starts the rooms, and starts them again.
+
+Room: root. May: open the listening sockets, start builder and service. May not: anything else.
+
+Builder and service stand and fall together: when either ends, the keeper ends the other, and the kernel ends every
+process of the outer pid namespace with its init. The listening sockets are the keeper's, so that between two
+generations connections wait in the backlog.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import grp
+import logging
+import os
+import pickle
+import pwd
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import prctl
+
+from sandboxd.config import Config
+from sandboxd.errors import SandboxdError
+from sandboxd.privsep import channel as door
+
+log = logging.getLogger("sandboxd")
+
+_CLONE_NEWPID = 0x20000000
+_BACKLOG = 4096
+_BUILDER_END_SECONDS = 10.0
+_SERVICE_END_SECONDS = 5.0
+_MAX_STARTS = 6  # of one minute: more means that starting again does not help
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class StartFailed(SandboxdError):
+    """The daemon cannot start here; its text says what to do."""
+
+
+@dataclass(slots=True)
+class _Rooms:
+    """One generation: the two processes and the service's word that it serves."""
+
+    builder: subprocess.Popen[bytes]
+    service: subprocess.Popen[bytes]
+    ready: int
+
+
+def main(config: Config) -> int:
+    """Run the daemon until SIGTERM or SIGINT; the process's exit code. Raises StartFailed where it cannot start."""
+    prctl.set_name("sandboxd")
+    prctl.set_proctitle(f"sandboxd: keeper ({config.instance})")
+    _set_up_logging()
+    account = _account(config)
+    _make_directories(config, account)
+    lock = _lock(config)
+    _leave_delegated_group()
+    sockets = [_listen_tcp(config), _listen_unix(config, account)]
+    try:
+        return _Keeper(config, lock, sockets).run()
+    finally:
+        config.api_socket.unlink(missing_ok=True)
+        for sock in sockets:
+            sock.close()
+        os.close(lock)
+
+
+class _Keeper:
+    def __init__(self, config: Config, lock: int, sockets: list[socket.socket]) -> None:
+        self._config, self._lock, self._sockets = config, lock, sockets
+        self._stopping = False
+        self._starts: list[float] = []
+        self._selector = selectors.DefaultSelector()
+        reader, writer = socket.socketpair()
+        for end in (reader, writer):
+            end.setblocking(False)
+        self._wakeup = reader
+        self._wakeup_writer = writer
+        signal.set_wakeup_fd(writer.fileno())
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+            signal.signal(number, self._on_signal)
+        self._selector.register(reader, selectors.EVENT_READ)
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        if number != signal.SIGCHLD:
+            self._stopping = True
+
+    def run(self) -> int:
+        """Keep one generation alive after another until told to stop."""
+        while True:
+            now = time.monotonic()
+            self._starts = [start for start in self._starts if start > now - 60] + [now]
+            if len(self._starts) > _MAX_STARTS:
+                log.error("ended %d times within a minute: giving up", _MAX_STARTS)
+                return 1
+            rooms = self._start()
+            served = self._watch(rooms)
+            if self._stopping:
+                return self._stop(rooms)
+            log.warning("%s ended: starting again", self._end(rooms))
+            if not served and len(self._starts) > 1:
+                log.error("did not come up: giving up")
+                return 1
+
+    def _start(self) -> _Rooms:
+        generation = f"{time.time_ns():x}"
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, generation.encode(), 0)
+        settings = pickle.dumps(self._config)
+        builder_end, service_end = door.pair()
+        ready, ready_writer = os.pipe()
+        own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # Children from here on are born in a new pid namespace, the first of them as its init.
+            _checked(_libc.unshare(_CLONE_NEWPID))
+            builder = _spawn("sandboxd.builder.server", [_readable(settings), builder_end.detach()], generation)
+            listening = [socket.dup(sock.fileno()) for sock in self._sockets]
+            service = _spawn("sandboxd.service", [_readable(settings), service_end.detach(), ready_writer, *listening])
+        finally:
+            _checked(_libc.setns(own, _CLONE_NEWPID))
+            os.close(own)
+        return _Rooms(builder, service, ready)
+
+    def _watch(self, rooms: _Rooms) -> bool:
+        """Wait until a room ends or a stop is asked for; whether the service came to serve."""
+        served = False
+        self._selector.register(rooms.ready, selectors.EVENT_READ)
+        while not self._stopping and rooms.builder.poll() is None and rooms.service.poll() is None:
+            for key, _ in self._selector.select():
+                if key.fd == rooms.ready:
+                    served = os.read(rooms.ready, 1) == b"R"
+                    self._selector.unregister(rooms.ready)
+                    if served:
+                        _notify("READY=1")
+                else:
+                    with contextlib.suppress(BlockingIOError):
+                        self._wakeup.recv(4096)
+        if rooms.ready in self._selector.get_map():
+            self._selector.unregister(rooms.ready)
+        os.close(rooms.ready)
+        return served
+
+    def _end(self, rooms: _Rooms) -> str:
+        """End both rooms of a generation of which one has ended; which one it was."""
+        name = "builder" if rooms.builder.poll() is not None else "service"
+        rooms.builder.kill()
+        rooms.builder.wait()
+        rooms.service.kill()
+        rooms.service.wait()
+        return name
+
+    def _stop(self, rooms: _Rooms) -> int:
+        """Let the service drain, then the builder end what is left."""
+        _notify("STOPPING=1")
+        rooms.service.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            rooms.service.wait(self._config.drain + _SERVICE_END_SECONDS)
+        rooms.service.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            rooms.builder.wait(_BUILDER_END_SECONDS)
+        self._end(rooms)
+        return 0
+
+
+def _checked(result: int) -> None:
+    if result != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), "pid namespace")
+
+
+def _spawn(module: str, descriptors: list[int], *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a room in a process of its own memory, with these descriptors and no others, in a session of its own."""
+    command = [sys.executable, "-I", "-m", module, *map(str, descriptors), *arguments]
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=descriptors, start_new_session=True, env=_environment()
+        )
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def _readable(data: bytes) -> int:
+    descriptor = os.memfd_create("sandboxd-config")
+    os.write(descriptor, data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def _account(config: Config) -> pwd.struct_passwd:
+    if os.geteuid() != 0:
+        raise StartFailed("sandboxd daemon must be started as root: it builds namespaces, cgroups and mounts")
+    try:
+        grp.getgrnam(config.user)
+        return pwd.getpwnam(config.user)
+    except KeyError:
+        raise StartFailed(
+            f"user and group {config.user!r} (configuration key user) do not exist; "
+            f"make them with: useradd --system --user-group --shell /usr/sbin/nologin {config.user}"
+        ) from None
+
+
+def _make_directories(config: Config, account: pwd.struct_passwd) -> None:
+    for directory, mode, owner in (
+        (config.data_dir, 0o755, None),
+        (config.images_dir, 0o755, None),
+        (config.code_dir, 0o755, None),
+        (config.run_dir, 0o755, None),
+        (config.service_dir, 0o700, account),
+    ):
+        try:
+            directory.mkdir(mode=mode, parents=True, exist_ok=True)
+            if owner is not None:
+                os.chown(directory, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+        except OSError as error:
+            raise StartFailed(f"cannot make {directory}: {error.strerror}") from error
+
+
+def _lock(config: Config) -> int:
+    """The instance's lock, held as long as this process lives; its text names the living generation."""
+    path = config.run_dir / "daemon.lock"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise StartFailed(f"another daemon of instance {config.instance!r} runs ({path} is locked)") from None
+    return descriptor
+
+
+def _leave_delegated_group() -> None:
+    """On unified cgroups a group with controllers holds no process: leave the unit's own group for a child of it."""
+    own = next(
+        (line[3:].strip() for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), ""
+    )
+    group = Path("/sys/fs/cgroup") / own.lstrip("/")
+    if own.endswith(".service") and (group / "cgroup.procs").exists():
+        leaf = group / "daemon"
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _listen_tcp(config: Config) -> socket.socket:
+    host, port = config.api_listen
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        raise StartFailed(f"cannot listen on {host}:{port} (configuration key api.listen): {error.strerror}") from error
+    return sock
+
+
+def _listen_unix(config: Config, account: pwd.struct_passwd) -> socket.socket:
+    config.api_socket.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    umask = os.umask(0o177)
+    try:
+        sock.bind(str(config.api_socket))
+        os.chown(config.api_socket, 0, account.pw_gid)
+        config.api_socket.chmod(0o660)
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        raise StartFailed(f"cannot listen on {config.api_socket}: {error.strerror}") from error
+    finally:
+        os.umask(umask)
+    return sock
+
+
+def _notify(state: str) -> None:
+    """Tell systemd, where it asked to be told (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+            sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
+
+
+def _set_up_logging() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stderr)
