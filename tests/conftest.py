@@ -1,0 +1,82 @@
+"""Fixtures of the whole suite: running daemons, deployed functions, and the machine's inventory around everything."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import inventory, packages
+from tests.support.daemon import Daemon
+from tests.support.places import RUNS
+
+Deployed = Callable[..., str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine() -> Iterator[None]:
+    """After the whole suite the machine holds as many kernel objects as before."""
+    if os.geteuid() != 0:
+        yield
+        return
+    inventory.adopt_orphans()
+    before = inventory.Inventory.take()
+    yield
+    inventory.assert_nothing_left(before)
+    shutil.rmtree(RUNS / str(os.getpid()), ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def _daemon(machine: None) -> Iterator[Daemon]:
+    with Daemon() as running:
+        yield running
+
+
+@pytest.fixture
+def daemon(_daemon: Daemon) -> Iterator[Daemon]:
+    """The daemon that most tests share; every test leaves it as healthy as it was."""
+    yield _daemon
+    assert_healthy(_daemon)
+
+
+@pytest.fixture
+def fresh_daemon(machine: None) -> Iterator[Callable[..., Daemon]]:
+    """Makes daemons of a test's own, with settings of its own (`limits__concurrency=2`); not yet started."""
+    made: list[Daemon] = []
+
+    def make(**settings: Any) -> Daemon:
+        made.append(Daemon(**settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+@pytest.fixture
+def deployed(daemon: Daemon) -> Iterator[Deployed]:
+    """Deploys real functions for one test and removes them after it: `deployed("hello", Timeout=1)` is a name."""
+    names: list[str] = []
+
+    def deploy(function: str, name: str | None = None, *, runtime: str | None = None, **members: Any) -> str:
+        about = packages.load(function, runtime)
+        names.append(daemon.deploy(about, name or f"{about.name}-{len(names)}", **members))
+        return names[-1]
+
+    yield deploy
+    for name in names:
+        daemon.delete(name)
+
+
+def assert_healthy(daemon: Daemon) -> None:
+    """The daemon answers, its rooms live, and every environment is in a state that it can stay in."""
+    status = daemon.admin("GET", "/status")
+    assert status.status == 200, status
+    for room in ("keeper", "builder", "service"):
+        assert daemon.room(room).is_running()
+    states = {row["State"] for row in daemon.environments()}
+    assert states <= {"STARTING", "INIT", "IDLE", "FROZEN", "BUSY", "SHUTDOWN"}, daemon.environments()
+    assert "Traceback" not in daemon.log(), daemon.log()

@@ -1,0 +1,1 @@
+"""Help for tests against the real thing: packed functions, running daemons, the machine's inventory."""
