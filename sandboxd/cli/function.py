@@ -109,6 +109,7 @@ def create(
     configuration = api.create(client, request | api.members(settings))
     if allow_egress or allow_invoke:
         try:
+            api.wait_ready(client, name)
             api.put_policy(client, name, {"AllowEgress": allow_egress, "AllowInvoke": allow_invoke})
         except (Failure, SandboxdError):
             api.delete(client, name)
