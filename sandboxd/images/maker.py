@@ -49,6 +49,7 @@ _PROGRAMS = {
     "mmdebstrap": "mmdebstrap debian-archive-keyring",
     "unshare": "util-linux",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
 }
 
 
@@ -130,7 +131,18 @@ def _fetch_client(recipe: Recipe, target: Path) -> None:
     platforms = [f"--platform={name}_{machine}" for name in ("manylinux2014", "manylinux_2_28")]
     interpreter = [f"--python-version={recipe.python}", "--implementation=cp", f"--abi=cp{short}", "--abi=abi3"]
     where = ["--only-binary=:all:", f"--dest={target}"]
-    command = [*pip, "download", *where, *platforms, *interpreter, "--abi=none", *recipe.requirements]
+    # A download that outlived a killed maker would write into a directory that the next build removes.
+    command = [
+        "setpriv",
+        "--pdeathsig=KILL",
+        *pip,
+        "download",
+        *where,
+        *platforms,
+        *interpreter,
+        "--abi=none",
+        *recipe.requirements,
+    ]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.strip()] or ["pip failed"]
@@ -140,14 +152,22 @@ def _fetch_client(recipe: Recipe, target: Path) -> None:
 
 
 def _unpack_packages(recipe: Recipe, namespace: Namespace, mirror: str | None, report: Progress) -> None:
-    options = ["--mode=unshare", "--variant=extract", "--format=directory", "--aptopt=Acquire::Retries 2"]
+    options = ["--verbose", "--mode=unshare", "--variant=extract", "--format=directory", "--aptopt=Acquire::Retries 2"]
     options += [f"--aptopt={option}" for option in _apt_proxies()]
     merged = 'for d in bin lib lib64 sbin; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done'
     options += [f"--setup-hook={merged}", f"--include={','.join(recipe.packages)}"]
 
+    phase, packages = "package lists", 0
+
     def line(text: str) -> None:
-        for start, phase in _MMDEBSTRAP_PHASES.items():
+        nonlocal phase, packages
+        if match := re.match(r"\d+ upgraded, (\d+) newly installed", text):
+            packages = int(match[1])
+        elif (match := re.match(r"Get:(\d+) ", text)) and phase == "download":
+            report(phase, min(1, int(match[1]) / max(1, packages)))
+        for start, next_phase in _MMDEBSTRAP_PHASES.items():
             if text.startswith(f"I: {start}"):
+                phase = next_phase
                 report(phase, 0)
 
     try:
@@ -183,13 +203,19 @@ def _tailor(recipe: Recipe, namespace: Namespace, report: Progress) -> None:
     namespace.run(command, line, ROOT="/tmp/rootfs", BUILD="/tmp/build", PYTHON=recipe.python)
 
 
+def _is_whole(tree: Path, recipe: Recipe, sealed: Sealed) -> bool:
+    try:
+        return seal(tree, {0}, recipe.modes).digest == sealed.digest
+    except ImageError:
+        return False
+
+
 def _put_in_place(config: Config, recipe: Recipe, tree: Path, sealed: Sealed) -> ImageEntry:
     os.sync()  # a tree under its digest is whole, even after a power failure
     target = config.images_dir / sealed.digest
-    if target.is_dir():
-        # The same content is there already, and may be mounted: it stays, unless it was damaged.
-        pass
-    else:
+    if target.is_dir() and not _is_whole(target, recipe, sealed):
+        os.rename(target, tree.parent / "damaged")
+    if not target.is_dir():  # else the same content is there already, and may be mounted: it stays
         os.rename(tree, target)
     built = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     entry = ImageEntry(recipe.runtime, sealed.digest, sealed.bytes, built, recipe.digest)

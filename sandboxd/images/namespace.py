@@ -75,16 +75,20 @@ class Namespace:
         tail: list[str] = []
         assert process.stdout is not None
         with process, process.stdout:
-            for text in process.stdout:
-                line(text.rstrip())
-                tail = [*tail[1 - _TAIL_LINES :], text.rstrip()]
+            try:
+                for text in process.stdout:
+                    line(text.rstrip())
+                    tail = [*tail[1 - _TAIL_LINES :], text.rstrip()]
+            except BaseException:
+                process.kill()  # else `with` would wait for its end
+                raise
         if process.returncode:
             raise StepFailedInNamespace(command[0], process.returncode, "\n".join(tail))
 
 
 @contextlib.contextmanager
 def build_namespace(directory: Path) -> Iterator[Namespace]:
-    """Namespaces for one build, with `directory` (given to their root) as /tmp; on return none of their processes lives."""
+    """Namespaces for one build, with `directory` (given to their root) as /tmp; on return all their processes are gone."""
     os.chown(directory, UID_BASE, UID_BASE)
     unshare = ["unshare", "--user", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
     holder = subprocess.Popen(

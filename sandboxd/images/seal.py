@@ -31,13 +31,14 @@ class _Sealer:
     def __init__(self, owners: Container[int], modes: Mapping[str, int]) -> None:
         self.owners, self.modes = owners, modes
         self.manifest: list[bytes] = []
+        self.sealed: set[int] = set()  # inodes of files, which may have several names
         self.bytes = self.allocated = 0
 
     def entry(self, directory: int, path: str, name: str) -> None:
         """Seal one member of a directory that is not a directory itself."""
         found = os.stat(name, dir_fd=directory, follow_symlinks=False)
-        self._check_owner(path, found)
         if stat.S_ISLNK(found.st_mode):
+            self._check_owner(path, found)
             os.chown(name, 0, 0, dir_fd=directory, follow_symlinks=False)
             self._record(path, f"l {os.readlink(name, dir_fd=directory)}", found)
         elif stat.S_ISREG(found.st_mode):
@@ -58,7 +59,9 @@ class _Sealer:
 
     def _file(self, descriptor: int, path: str) -> None:
         found = os.fstat(descriptor)
-        self._check_owner(path, found)
+        if found.st_ino not in self.sealed:
+            self._check_owner(path, found)
+            self.sealed.add(found.st_ino)
         mode = self._seal(descriptor, path, 0o755 if found.st_mode & 0o111 else 0o644)
         content = hashlib.sha256()
         while chunk := os.read(descriptor, _CHUNK):
