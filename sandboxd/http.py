@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -18,6 +19,12 @@ from http import HTTPStatus
 from typing import Any
 
 import httptools
+
+log = logging.getLogger(__name__)
+
+_SMALL = 4096  # pieces of a body below this are joined at once: an object of its own each would cost 30 times its size
+_MAX_HEADER_PIECES = 1024  # the parser copies a header's beginning with every further piece of it
+_LINGER_SECONDS = 5.0  # how long a refused peer has to finish what it sends and read the answer
 
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -44,14 +51,14 @@ class Response:
 
 
 class Budget:
-    """How many bytes of bodies may be buffered on the whole host at one time."""
+    """How many bytes of bodies may be buffered at one time: by one door, and behind it (`whole`) by the host."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit, self.used = limit, 0
+    def __init__(self, limit: int, whole: Budget | None = None) -> None:
+        self.limit, self.used, self._whole = limit, 0, whole
 
     def take(self, count: int) -> bool:
         """Take bytes from the budget; False, and nothing taken, where they are not there."""
-        if self.used + count > self.limit:
+        if self.used + count > self.limit or (self._whole is not None and not self._whole.take(count)):
             return False
         self.used += count
         return True
@@ -59,6 +66,8 @@ class Budget:
     def give_back(self, count: int) -> None:
         """Return bytes taken."""
         self.used -= count
+        if self._whole is not None:
+            self._whole.give_back(count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +79,14 @@ class HttpLimits:
     request_seconds: float = 60  # from the first byte of a request to its last
     idle_seconds: float = 300  # a kept-alive connection without a request
     unique: frozenset[str] = frozenset({"host", "content-length", "authorization"})
+    connections: int = 0  # at one time; further ones are reset; 0: any number
+    discard: int = 64 * 1024 * 1024  # of a refused body, read and dropped so that the peer comes to read the answer
+    half_close: bool = True  # a peer that sent its last byte may still wait for its answer
 
 
 Handler = Callable[[Request], Response | asyncio.Future[Response] | Coroutine[Any, Any, Response]]
 Refusal = Callable[[int, str], Response]
+Oversized = Callable[[Request], Response]
 
 
 def plain_refusal(status: int, reason: str) -> Response:
@@ -91,16 +104,22 @@ class HttpProtocol(asyncio.Protocol):
         "_closing",
         "_connections",
         "_deadline",
+        "_discarded",
         "_handler",
+        "_header_begun",
         "_header_bytes",
+        "_header_pieces",
         "_headers",
         "_idle",
+        "_in_header",
         "_limits",
         "_loop",
+        "_oversized",
         "_parser",
         "_pending",
         "_refusal",
         "_refused",
+        "_size",
         "_target",
         "_task",
         "_timer",
@@ -114,33 +133,39 @@ class HttpProtocol(asyncio.Protocol):
         budget: Budget,
         connections: set[HttpProtocol],
         refusal: Refusal = plain_refusal,
+        oversized: Oversized | None = None,
     ) -> None:
         self._handler, self._limits, self._budget, self._refusal = handler, limits, budget, refusal
+        self._oversized = oversized
         self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
         self._pending: deque[tuple[Request, bool]] = deque()
         self._task: asyncio.Future[Response] | None = None
-        self._buffered = 0
-        self._closing = self._refused = False
+        self._buffered = self._discarded = 0
+        self._closing = self._refused = self._in_header = self._header_begun = False
         self._idle = True
         self._reset()
 
     def _reset(self) -> None:
         self._target = b""
         self._headers: dict[str, str] = {}
-        self._header_bytes = 0
-        self._body: list[bytes] = []
+        self._header_bytes = self._header_pieces = self._size = 0
+        self._body: list[bytes | bytearray] = []
 
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._connections.add(self)
         self._deadline = self._loop.time() + self._limits.request_seconds
         self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        if self._limits.connections and len(self._connections) >= self._limits.connections:
+            self._refused = True
+            transport.abort()
+            return
+        self._connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
@@ -153,10 +178,14 @@ class HttpProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
+            self._discarded += len(data)
+            if self._discarded > self._limits.discard:
+                self._transport.abort()
             return
         if self._idle:
             self._idle = False
             self._deadline = self._loop.time() + self._limits.request_seconds
+        self._header_begun = False
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -166,12 +195,21 @@ class HttpProtocol(asyncio.Protocol):
                 raise error.__context__ or error from None
         except httptools.HttpParserError as error:
             self._refuse(400, f"not HTTP/1.1: {error}")
+        if self._in_header and not self._header_begun:
+            # The parser says nothing before a header is whole: without this count one could be endless.
+            self._header_pieces += 1
+            self._count_header(len(data))
+            if self._header_pieces > _MAX_HEADER_PIECES:
+                self._refuse(431, "headers come in too many pieces")
 
     def eof_received(self) -> bool:
         self._closing = True
-        return self._task is not None or bool(self._pending)
+        return self._limits.half_close and (self._task is not None or bool(self._pending))
 
     # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        self._in_header = self._header_begun = True
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -190,24 +228,30 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse(431, f"request line and headers are larger than {self._limits.header} bytes")
 
     def on_headers_complete(self) -> None:
+        self._in_header = False
         if self._refused:
             return
         length = self._headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._limits.body:
-            self._refuse(413, f"body of {length} bytes is larger than {self._limits.body}")
+            self._refuse_body(f"body of {length} bytes is larger than {self._limits.body}")
         elif self._headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         if self._refused:
             return
-        if sum(map(len, self._body)) + len(body) > self._limits.body:
-            self._refuse(413, f"body is larger than {self._limits.body} bytes")
+        self._size += len(body)
+        if self._size > self._limits.body:
+            self._refuse_body(f"body is larger than {self._limits.body} bytes")
         elif not self._budget.take(len(body)):
             self._refuse(503, "too many bytes of requests are waiting")
         else:
             self._buffered += len(body)
-            self._body.append(body)
+            last = self._body[-1] if self._body else None
+            if isinstance(last, bytearray) and len(last) < _SMALL:
+                last += body
+            else:
+                self._body.append(body if len(body) >= _SMALL or last is None else bytearray(body))
 
     def on_message_complete(self) -> None:
         if self._refused:
@@ -216,7 +260,7 @@ class HttpProtocol(asyncio.Protocol):
             self._parser.get_method().decode("latin-1"),
             self._target.decode("latin-1"),
             self._headers,
-            b"".join(self._body),
+            self._body[0] if len(self._body) == 1 else b"".join(self._body),  # type: ignore[arg-type]
             self._transport,
         )
         self._pending.append((request, self._parser.should_keep_alive()))
@@ -230,7 +274,11 @@ class HttpProtocol(asyncio.Protocol):
 
     def _handle_next(self) -> None:
         request, _ = self._pending[0]
-        answer = self._handler(request)
+        try:
+            answer = self._handler(request)
+        except Exception:
+            log.exception("%s %s failed", request.method, request.target)
+            answer = self._refusal(500, "internal error")
         if isinstance(answer, Response):
             self._answer(answer)
             return
@@ -241,8 +289,11 @@ class HttpProtocol(asyncio.Protocol):
         self._task = None
         if task.cancelled():
             self._transport.abort()
-            return
-        self._answer(task.result())
+        elif error := task.exception():
+            log.error("a handler failed", exc_info=error)
+            self._answer(self._refusal(500, "internal error"))
+        else:
+            self._answer(task.result())
 
     def _answer(self, response: Response) -> None:
         if not self._pending or self._transport.is_closing():
@@ -276,22 +327,38 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.write(b"".join(head))
             self._transport.write(response.body)
 
-    def _refuse(self, status: int, reason: str) -> None:
+    def _refuse_body(self, reason: str) -> None:
+        answer = None
+        if self._oversized is not None and not self._pending:
+            method = self._parser.get_method().decode("latin-1")
+            answer = self._oversized(
+                Request(method, self._target.decode("latin-1"), self._headers, b"", self._transport)
+            )
+        self._refuse(413, reason, answer)
+
+    def _refuse(self, status: int, reason: str, answer: Response | None = None) -> None:
         if self._refused:
             return
         self._refused = True
-        if not self._transport.is_closing():
-            self._write(self._refusal(status, reason), keep_alive=False)
-            self._transport.close()
+        if self._pending:  # an answer now would be taken for that of the request before
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            self._write(answer or self._refusal(status, reason), keep_alive=False)
+            # Closing while bytes lie unread makes the kernel send a reset, which can overtake the answer.
+            self._timer.cancel()
+            self._timer = self._loop.call_later(_LINGER_SECONDS, self._transport.close)
+            self._transport.write_eof()
 
     def _on_timer(self) -> None:
         now = self._loop.time()
-        if self._task is not None or self._pending:
-            self._deadline = now + self._limits.idle_seconds
-        elif now >= self._deadline:
-            self._transport.abort()
-            return
-        self._timer = self._loop.call_at(self._deadline, self._on_timer)
+        when = now + self._limits.idle_seconds
+        if self._task is None and not self._pending:
+            if now >= self._deadline:
+                self._transport.abort()
+                return
+            # A deadline can come nearer (idle, then a request): look again no later than a request may take.
+            when = min(self._deadline, now + self._limits.request_seconds)
+        self._timer = self._loop.call_at(when, self._on_timer)
 
 
 @dataclass(slots=True)
@@ -319,9 +386,13 @@ async def serve(
     budget: Budget,
     refusal: Refusal = plain_refusal,
     backlog: int = 128,
+    oversized: Oversized | None = None,
 ) -> Server:
-    """Serve a listening socket (TCP or unix) that is already bound."""
+    """Serve a listening socket (TCP or unix) that is already bound, and own it from now on.
+
+    `oversized` answers a request whose body breaks the limit, from its head alone, before the rest is dropped.
+    """
     connections: set[HttpProtocol] = set()
-    factory = functools.partial(HttpProtocol, handler, limits, budget, connections, refusal)
+    factory = functools.partial(HttpProtocol, handler, limits, budget, connections, refusal, oversized)
     server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=backlog)
     return Server(server, connections)
