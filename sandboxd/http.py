@@ -26,7 +26,7 @@ _SMALL = 4096  # pieces of a body below this are joined at once: an object of it
 _MAX_HEADER_PIECES = 1024  # the parser copies a header's beginning with every further piece of it
 _LINGER_SECONDS = 5.0  # how long a refused peer has to finish what it sends and read the answer
 
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(slots=True)
@@ -314,26 +314,25 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _write(self, response: Response, keep_alive: bool) -> None:
-        head = [b"HTTP/1.1 %d %s\r\n" % (response.status, _REASONS.get(response.status, b"Unknown"))]
-        for name, value in response.headers.items():
-            head.append(f"{name}: {value}\r\n".encode("latin-1", "replace"))
-        if response.status != 204:
-            head.append(b"Content-Length: %d\r\n" % len(response.body))
-        head.append(b"\r\n" if keep_alive else b"Connection: close\r\n\r\n")
-        if len(response.body) <= 65_536:
-            head.append(response.body)
-            self._transport.write(b"".join(head))
+        status, body = response.status, response.body
+        lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n"]
+        lines += [f"{name}: {value}\r\n" for name, value in response.headers.items()]
+        if status != 204:
+            lines.append(f"Content-Length: {len(body)}\r\n")
+        lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
+        head = "".join(lines).encode("latin-1", "replace")
+        if len(body) <= 65_536:
+            self._transport.write(head + body)
         else:
-            self._transport.write(b"".join(head))
-            self._transport.write(response.body)
+            self._transport.write(head)
+            self._transport.write(body)
 
     def _refuse_body(self, reason: str) -> None:
         answer = None
         if self._oversized is not None and not self._pending:
             method = self._parser.get_method().decode("latin-1")
-            answer = self._oversized(
-                Request(method, self._target.decode("latin-1"), self._headers, b"", self._transport)
-            )
+            target = self._target.decode("latin-1")
+            answer = self._oversized(Request(method, target, self._headers, b"", self._transport))
         self._refuse(413, reason, answer)
 
     def _refuse(self, status: int, reason: str, answer: Response | None = None) -> None:
@@ -343,6 +342,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._pending:  # an answer now would be taken for that of the request before
             self._transport.abort()
         elif not self._transport.is_closing():
+            self._budget.give_back(self._buffered)
+            self._buffered = 0
+            self._body = []
             self._write(answer or self._refusal(status, reason), keep_alive=False)
             # Closing while bytes lie unread makes the kernel send a reset, which can overtake the answer.
             self._timer.cancel()
