@@ -6,13 +6,15 @@ Room: root, parent side. Every kernel object of an environment is named here onc
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from ipaddress import IPv4Address
 
-from sandboxd.builder import init, namespaces, rootfs
+from sandboxd.builder import init, namespaces, network, rootfs
 from sandboxd.builder.cgroups import Cgroup, Cgroups
 from sandboxd.builder.volumes import Volumes
 from sandboxd.config import UIDS_PER_INSTANCE, Config
@@ -41,6 +43,7 @@ class Environment:
     channel: socket.socket
     maker: int
     log: int
+    address: IPv4Address | None = None
     pid1: int = 0
     runtime: int = 0
     doors: list[int] = field(default_factory=list)
@@ -66,7 +69,7 @@ class Slots:
         self._free: list[int] = []
 
     def take(self) -> int:
-        """A slot that nobody has, the longest unused first while there are fresh ones; StepFailed where none is left."""
+        """A slot that nobody has, fresh ones first, then the longest unused; StepFailed where none is left."""
         if self._next < self._count:
             self._next += 1
             return self._next - 1
@@ -82,7 +85,10 @@ class Slots:
 class Host:
     """Makes and removes environments on this host."""
 
-    def __init__(self, config: Config, cgroups: Cgroups, volumes: Volumes, program: bytes) -> None:
+    def __init__(
+        self, config: Config, cgroups: Cgroups, volumes: Volumes, router: network.Router, program: bytes
+    ) -> None:
+        self.router = router
         self._config, self._cgroups, self._volumes, self._program = config, cgroups, volumes, program
         self.slots = Slots(UIDS_PER_INSTANCE // namespaces.UIDS_PER_ENVIRONMENT)
 
@@ -109,6 +115,10 @@ class Host:
         with _step("cgroup"):
             cgroup = self._cgroups.make(f"{generation}-{spec.environment_id}", memory_mb=spec.memory_mb, pids=spec.pids)
             undo.append(cgroup.remove)
+        address = None
+        if spec.egress:
+            address = self.router.addresses.take()
+            undo.append(functools.partial(self.router.addresses.give_back, address))
         temporary: list[int] = []
         try:
             with _step("image"):
@@ -127,7 +137,7 @@ class Host:
                 os.set_blocking(log, False)
             plan = init.Plan(
                 rootfs.Mounts(root, dev, code, tmp), self._program, environ, log_writer, spec.open_files,
-                spec.invoke_door,
+                spec.invoke_door, address,
             )  # fmt: skip
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             with _step("fork"), theirs:
@@ -135,7 +145,7 @@ class Host:
                 maker = os.fork()
                 if maker == 0:
                     init.run_maker(plan, theirs)
-            return Environment(spec, slot, cgroup, ours, maker, log)
+            return Environment(spec, slot, cgroup, ours, maker, log, address)
         finally:
             door.close_all(temporary)
 
@@ -153,8 +163,7 @@ class Host:
                     self._admit(environment)
                 except (StepFailed, OSError) as error:
                     reached = error.step if isinstance(error, StepFailed) else "ids"
-                    environment.failure = environment.failure or (reached, error.errno or 0)
-                    environment.channel.shutdown(socket.SHUT_WR)
+                    self.go_on(environment, (reached, error.errno or 0))
             case init.Said.DOORS:
                 environment.doors = descriptors
             case init.Said.FORKED:
@@ -172,7 +181,24 @@ class Host:
             environment.cgroup.enter(pid)
             with open(f"/proc/{pid}/oom_score_adj", "w") as file:
                 file.write(str(_OOM_SCORE))
-        environment.channel.send(b"\1")
+        if environment.address is None:
+            self.go_on(environment)
+            return
+        with _step("network"):
+            namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                spec = environment.spec
+                self.router.admit(spec.environment_id, namespace, environment.address, spec.egress)
+            finally:
+                os.close(namespace)
+
+    def go_on(self, environment: Environment, failure: tuple[str, int] | None = None) -> None:
+        """Everything that comes from outside is in place, or has failed: the maker goes on, or ends."""
+        if failure is None:
+            environment.channel.send(b"\1")
+        else:
+            environment.failure = environment.failure or failure
+            environment.channel.shutdown(socket.SHUT_WR)
 
     def remove(self, environment: Environment) -> bool:
         """Take away what an ended environment leaves: its cgroups, descriptors and uids. False: not yet ended."""
@@ -184,6 +210,8 @@ class Host:
             os.close(environment.log)
             environment.log = -1
         self.slots.give_back(environment.slot)
+        if environment.address is not None:
+            self.router.release(environment.spec.environment_id, environment.address)
         return True
 
 

@@ -3,9 +3,9 @@
 Room: root, child side, after fork. May: mount, drop. May not: log, thread, import, return.
 
 Three processes. The *maker* is forked by the builder, enters the new namespaces and waits until the builder has mapped
-its ids, put it into its cgroup and given it a link. It forks *pid 1* of the new pid namespace, which sets the sandbox up
-(SETUP) and becomes the reaping init, and the *runtime*, which waits for that. Both pass DROP, in which everything is
-given up, and exec. When the maker exits the runtime becomes the builder's own child (the reaper of the maker's pid
+its ids, put it into its cgroup and given it a link. It forks *pid 1* of the new pid namespace, which sets the sandbox
+up (SETUP) and becomes the reaping init, and the *runtime*, which waits for that. Both pass DROP, in which everything
+is given up, and exec. When the maker exits the runtime becomes the builder's own child (the reaper of the maker's pid
 namespace, pid_namespaces(7)), which is how its exit status is known.
 
 The channel to the builder carries fixed-size records; it closes by exec, so that end-of-file means: user code runs.
@@ -21,9 +21,10 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
+from ipaddress import IPv4Address
 from typing import NoReturn
 
-from sandboxd.builder import capabilities, linux, namespaces, rlimits, rootfs, seccomp
+from sandboxd.builder import capabilities, linux, namespaces, network, rlimits, rootfs, seccomp
 from sandboxd.errors import StepFailed
 
 RUNTIME_API_PORT = 9001
@@ -55,6 +56,7 @@ class Plan:
     log: int  # write end of the log pipe
     open_files: int
     invoke_door: bool
+    address: IPv4Address | None  # of its link; None: loopback only
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,11 @@ def _doors(child: _Child) -> None:
         door.close()
 
 
+def _link(child: _Child) -> None:
+    if child.plan.address is not None:
+        network.configure_link_in_child(child.plan.address)
+
+
 # What pid 1 does, as root of the outer user namespace, in the new namespaces.
 SETUP: list[Step] = [
     ("private propagation", lambda _: rootfs.private_propagation_in_child()),
@@ -85,6 +92,7 @@ SETUP: list[Step] = [
     ("pivot_root", lambda _: linux.pivot_root_here()),
     ("host name", lambda _: namespaces.host_name_in_child()),
     ("loopback", lambda _: namespaces.loopback_in_child()),
+    ("link", _link),
     ("doors", _doors),
 ]
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sandboxd.builder import cgroups, code
+from sandboxd.builder import cgroups, code, host
 from sandboxd.config import Config, load
 from sandboxd.errors import SandboxdError
 
@@ -26,9 +26,9 @@ _KILL_SECONDS = 5.0
 
 
 def remove(config: Config, keep_generation: str | None, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Remove everything of this instance that is not of the living generation; what was found, as kind, name, removed."""
+    """Remove what is not of the living generation; what was found, as rows of kind, name, removed."""
     found = _cgroups(config, keep_generation, dry_run)
-    return found + _packages(config, keep_generation, dry_run)
+    return found + _packages(config, dry_run) + _host_network(config, dry_run)
 
 
 def _cgroups(config: Config, keep_generation: str | None, dry_run: bool) -> list[dict[str, Any]]:
@@ -68,7 +68,7 @@ def _remove_group(group: Path) -> bool:
             time.sleep(0.01)
 
 
-def _packages(config: Config, keep_generation: str | None, dry_run: bool) -> list[dict[str, Any]]:
+def _packages(config: Config, dry_run: bool) -> list[dict[str, Any]]:
     """Trees whose unpacker or remover died with its builder; a living daemon's are its own business."""
     rows: list[dict[str, Any]] = []
     if not config.code_dir.is_dir():
@@ -82,6 +82,17 @@ def _packages(config: Config, keep_generation: str | None, dry_run: bool) -> lis
                 rows.append({"kind": "package", "name": name, "removed": not dry_run})
     finally:
         os.close(directory)
+    return rows
+
+
+def _host_network(config: Config, dry_run: bool) -> list[dict[str, Any]]:
+    """The router's two rules, its chain and the forwarding switch; its link went with its namespace."""
+    record = config.run_dir / "network"
+    if not record.exists():
+        return []
+    rows = [{"kind": "host network", "name": name, "removed": not dry_run} for name in host.rules_there(config)]
+    if not dry_run:
+        host.clear(config)
     return rows
 
 
@@ -110,7 +121,7 @@ def main() -> int:
         living = living_generation(config)
         rows = _cgroups(config, living, arguments.dry_run)
         if living is None:
-            rows += _packages(config, living, arguments.dry_run)
+            rows += _packages(config, arguments.dry_run) + _host_network(config, arguments.dry_run)
     except (SandboxdError, OSError) as error:
         print(f"sandboxd gc: {error}", file=sys.stderr)
         return 1

@@ -164,6 +164,26 @@ def capget() -> bytes:
     return data.raw
 
 
+class _Rtentry(ctypes.Structure):
+    """struct rtentry of <net/route.h>."""
+
+    _fields_ = [
+        ("rt_pad1", c_ulong), ("rt_dst", ctypes.c_char * 16), ("rt_gateway", ctypes.c_char * 16),
+        ("rt_genmask", ctypes.c_char * 16), ("rt_flags", ctypes.c_ushort), ("rt_pad2", ctypes.c_short),
+        ("rt_pad3", c_ulong), ("rt_tos", ctypes.c_ubyte), ("rt_class", ctypes.c_ubyte),
+        ("rt_pad4", ctypes.c_short * 3), ("rt_metric", ctypes.c_short), ("rt_dev", c_char_p), ("rt_mtu", c_ulong),
+        ("rt_window", c_ulong), ("rt_irtt", ctypes.c_ushort),
+    ]  # fmt: skip
+
+
+def add_route(control: int, device: str, destination: bytes, gateway: bytes, mask: bytes, flags: int) -> None:
+    """Add an IPv4 route through a device (SIOCADDRT, netdevice(7)); addresses are struct sockaddr_in."""
+    entry = _Rtentry(rt_flags=flags, rt_dev=device.encode())
+    for name, value in (("rt_dst", destination), ("rt_gateway", gateway), ("rt_genmask", mask)):
+        ctypes.memmove(ctypes.addressof(entry) + getattr(_Rtentry, name).offset, value, 16)
+    _checked("ioctl SIOCADDRT", _libc.ioctl(c_int(control), c_ulong(0x890B), ctypes.byref(entry)))
+
+
 class _SockFprog(ctypes.Structure):
     _fields_ = [("len", ctypes.c_ushort), ("filter", c_char_p)]
 

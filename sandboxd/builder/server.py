@@ -20,6 +20,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from typing import NoReturn
 
 import prctl
@@ -27,6 +28,7 @@ import prctl
 from sandboxd.builder import code, leftovers, linux, rootfs, seccomp
 from sandboxd.builder.cgroups import Cgroups
 from sandboxd.builder.environment import Building, Environment, Host
+from sandboxd.builder.network import ADMIT, Router
 from sandboxd.builder.volumes import Volumes
 from sandboxd.config import Config
 from sandboxd.errors import ProtocolViolation, StepFailed
@@ -73,6 +75,8 @@ class Server:
         self._unpackers = 0
         self._selector = selectors.EpollSelector()
         self._selector.register(channel, selectors.EVENT_READ, self._on_request)
+        self._selector.register(host.router.channel, selectors.EVENT_READ, self._on_router)
+        self._released: dict[int, IPv4Address] = {}
         self._open = True
 
     def run(self) -> None:
@@ -91,6 +95,7 @@ class Server:
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         while self._environments and time.monotonic() < deadline:
             self._turn()
+        signal.set_wakeup_fd(-1)
 
     def _turn(self) -> None:
         for key, _ in self._selector.select(_RETRY_SECONDS if self._ending else None):
@@ -177,6 +182,15 @@ class Server:
         if not self._building:
             self._unclaimed.clear()
 
+    def _on_router(self) -> None:
+        request, number, reason, step = self._host.router.reply()
+        if request == ADMIT:
+            environment = self._environments.get(number)
+            if environment is not None and environment.channel.fileno() >= 0:
+                self._host.go_on(environment, (step, reason) if reason else None)
+        else:
+            self._host.router.addresses.give_back(self._released.pop(number))
+
     def _answer_init_ended(self, environment_id: int) -> None:
         environment = self._environments.get(environment_id)
         if environment is not None and not environment.ending:
@@ -201,6 +215,8 @@ class Server:
             return
         number = environment.spec.environment_id
         del self._ending[number], self._environments[number]
+        if environment.address is not None:
+            self._released[number] = environment.address
         for pid in (environment.maker, environment.pid1, environment.runtime):
             self._by_pid.pop(pid, None)
         if environment.destroy_asked:
@@ -287,6 +303,7 @@ def main() -> NoReturn:
     try:
         leftovers.remove(config, keep_generation=generation)
         cgroups = Cgroups(config.instance)
+        router = Router(config)
         volumes = Volumes(str(config.data_dir / "volumes"))
         program = seccomp.compile_profile(seccomp.profile())
         code_directory = os.open(config.code_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -294,7 +311,7 @@ def main() -> NoReturn:
     except (StepFailed, OSError) as error:
         log.error("cannot start: %s", error)
         sys.exit(1)
-    server = Server(config, generation, channel, Host(config, cgroups, volumes, program), code_directory)
+    server = Server(config, generation, channel, Host(config, cgroups, volumes, router, program), code_directory)
     gc.collect()
     gc.freeze()  # every fork copies what a collection would touch
     try:
@@ -302,6 +319,10 @@ def main() -> NoReturn:
     except ProtocolViolation as error:
         log.error("the service broke the protocol: %s", error)
         sys.exit(1)
+    except OSError as error:
+        log.error("%s", error)
+        sys.exit(1)
+    router.close()
     cgroups.remove()
     linux.close_from(3)
     os._exit(0)

@@ -1,0 +1,140 @@
+"""Links of environments that a policy lets out: the builder's side of the router, and the child's side of its link.
+
+Room: root. Environments without a permission have loopback only and never come here.
+
+The router is a process of its own (`router.py`) because netlink and iptables want libraries and programs that no fork
+of the builder should copy. Until the first permission is used it is a sleeping fork of a few hundred kilobytes, made
+before the builder leaves the host's mount tree; then it becomes the router by exec. It ends with the pid namespace, and
+its network namespace with every link in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import pickle
+import socket
+import struct
+import sys
+from ipaddress import IPv4Address, IPv4Network
+
+from sandboxd.builder import linux
+from sandboxd.config import Config
+from sandboxd.errors import StepFailed
+from sandboxd.model.function import EgressRule
+
+LINK = "eth0"
+GATEWAY = IPv4Address("169.254.1.1")  # of every link, on the router's end; routes are /32, so no two meet
+ADMIT, RELEASE = 1, 2
+REQUEST = struct.Struct("!BI4sB")
+RULE = struct.Struct("!4sBHH")
+REPLY = struct.Struct("!BIi32s")
+
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
+_ONE = IPv4Address("255.255.255.255")
+_IFF_UP, _RTF_UP, _RTF_GATEWAY, _RTF_HOST = 0x1, 0x1, 0x2, 0x4
+_RESERVED = 4  # network address, host's and router's end of the uplink, broadcast of its /30
+
+
+class Addresses:
+    """The pool's addresses, each in one hand at a time and reused as late as possible."""
+
+    def __init__(self, pool: IPv4Network) -> None:
+        self._pool = pool
+        self._next = _RESERVED
+        self._taken: set[int] = set()
+
+    def take(self) -> IPv4Address:
+        """An address that no environment has; StepFailed where all are taken."""
+        size = self._pool.num_addresses - 1
+        if len(self._taken) >= size - _RESERVED:
+            raise StepFailed("network", errno.EADDRNOTAVAIL, f"every address of {self._pool} is taken")
+        while self._next in self._taken or self._next >= size:
+            self._next = self._next + 1 if self._next < size else _RESERVED
+        self._taken.add(self._next)
+        address = self._pool[self._next]
+        self._next += 1
+        return address
+
+    def give_back(self, address: IPv4Address) -> None:
+        """The environment of this address is gone."""
+        self._taken.discard(int(address) - int(self._pool.network_address))
+
+
+class Router:
+    """The builder's end of the router's socket."""
+
+    def __init__(self, config: Config) -> None:
+        self.addresses = Addresses(config.network_pool)
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                _sleep_until_needed(config, theirs)
+            finally:
+                os._exit(1)
+        theirs.close()
+
+    def admit(self, environment_id: int, namespace: int, address: IPv4Address, rules: tuple[EgressRule, ...]) -> None:
+        """Ask for a link into a network namespace; a REPLY follows on the channel."""
+        request = REQUEST.pack(ADMIT, environment_id, address.packed, len(rules)) + b"".join(
+            RULE.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last) for r in rules
+        )
+        socket.send_fds(self.channel, [request], [namespace])
+
+    def release(self, environment_id: int, address: IPv4Address) -> None:
+        """The environment is gone: its permissions too; a REPLY follows, and then the address is free."""
+        self.channel.send(REQUEST.pack(RELEASE, environment_id, address.packed, 0))
+
+    def close(self) -> None:
+        """Have the router give the host its rules back and end; waits until it has."""
+        self.channel.close()
+        os.waitpid(self.pid, 0)
+
+    def reply(self) -> tuple[int, int, int, str]:
+        """One reply: request, environment, errno, step; raises OSError where the router is gone."""
+        record = self.channel.recv(REPLY.size)
+        if len(record) != REPLY.size:
+            raise OSError(errno.EPIPE, "the router ended")
+        request, environment_id, reason, step = REPLY.unpack(record)
+        return request, environment_id, reason, step.rstrip(b"\0").decode("ascii", "replace")
+
+
+def _sleep_until_needed(config: Config, channel: socket.socket) -> None:
+    settings = os.memfd_create("sandboxd-config", 0)
+    os.write(settings, pickle.dumps(config))
+    os.lseek(settings, 0, os.SEEK_SET)
+    for number, source in ((60, channel.fileno()), (61, settings)):
+        os.dup2(source, number)
+    for number, source in ((3, 60), (4, 61)):
+        os.dup2(source, number)
+    linux.close_from(5)
+    if socket.socket(fileno=os.dup(3)).recv(1, socket.MSG_PEEK):
+        os.execv(sys.executable, [sys.executable, "-I", "-m", "sandboxd.builder.router", "4", "3"])
+
+
+def configure_link_in_child(address: IPv4Address) -> None:
+    """Give the new namespace's link its address and a default route by the router."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        name = LINK.encode()
+        fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("16s16s8x", name, _sockaddr(address)))
+        fcntl.ioctl(control, _SIOCSIFNETMASK, struct.pack("16s16s8x", name, _sockaddr(_ONE)))
+        request = struct.pack("16sh22x", name, 0)
+        flags = struct.unpack_from("16xh", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", name, flags | _IFF_UP))
+        _add_route(control, GATEWAY, None)
+        _add_route(control, IPv4Address(0), GATEWAY)
+
+
+def _sockaddr(address: IPv4Address) -> bytes:
+    return struct.pack("=HH4s8x", socket.AF_INET, 0, address.packed)
+
+
+def _add_route(control: socket.socket, destination: IPv4Address, gateway: IPv4Address | None) -> None:
+    """A host route on the link, or the default route by a gateway."""
+    flags = _RTF_UP | (_RTF_GATEWAY if gateway else _RTF_HOST)
+    mask = IPv4Address(0) if gateway else _ONE
+    linux.add_route(
+        control.fileno(), LINK, _sockaddr(destination), _sockaddr(gateway or IPv4Address(0)), _sockaddr(mask), flags
+    )

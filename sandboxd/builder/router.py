@@ -1,0 +1,302 @@
+"""The router: one network namespace of ours in which every link ends, with its chains, sets and forwarding.
+
+Room: root, a process of its own below the builder. May: netlink, iptables, the forwarding switch while a permission
+needs it. May not: touch a chain, set, link or address that is not ours.
+
+Inside the router a fixed handful of rules decides; facts per environment are set entries. The host gets one link and
+two rules (forward, NAT) while an environment with a permission lives; a foreign flush of them breaks egress for at
+most `_WATCH_SECONDS` and opens nothing, because what is closed is closed in here.
+
+Match order in the sets is `src,dst,dst`: environment's address, destination's protocol and port, destination network.
+*named* holds destinations that a policy names inside closed ranges or by exact address; *public* the rest, which is
+looked at only after *closed*: this host's addresses, private, link-local and the clouds' metadata addresses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import pickle
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+from typing import Any
+
+import prctl
+from pyroute2 import IPRoute
+from pyroute2.ipset import IPSet, PortRange
+
+from sandboxd.builder import host, linux
+from sandboxd.builder.network import ADMIT, GATEWAY, LINK, REPLY, REQUEST, RULE
+from sandboxd.config import Config
+from sandboxd.errors import SandboxdError, StepFailed
+
+log = logging.getLogger("sandboxd.router")
+
+UPLINK = "uplink"
+FLOWS_PER_ENVIRONMENT = 256
+_WATCH_SECONDS = 2.0
+_LINGER_SECONDS = 10.0  # a host's rules do not come and go with every invocation
+_RTMGRP_IPV4_IFADDR = 0x10
+_MAX_MESSAGE = 1024
+CLOSED = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+            "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
+            "168.63.129.16/32",  # Azure's metadata; AWS's and Alibaba's lie in 169.254/16 and 100.64/10
+        ),
+    )
+)  # fmt: skip
+
+_ROUTER_RULES = f"""*filter
+:INPUT DROP [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+-A FORWARD -i {UPLINK} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
+-A FORWARD ! -o {UPLINK} -j DROP
+-A FORWARD -m conntrack --ctstate INVALID -j DROP
+-A FORWARD -m conntrack --ctstate NEW -m connlimit --connlimit-above {FLOWS_PER_ENVIRONMENT} --connlimit-mask 32 -j DROP
+-A FORWARD -m set --match-set named src,dst,dst -j ACCEPT
+-A FORWARD -m set --match-set closed dst -j REJECT --reject-with icmp-admin-prohibited
+-A FORWARD -m set --match-set public src,dst,dst -j ACCEPT
+-A FORWARD -j REJECT --reject-with icmp-admin-prohibited
+COMMIT
+*nat
+:POSTROUTING ACCEPT [0:0]
+-A POSTROUTING -o {UPLINK} -j SNAT --to-source %(router)s
+COMMIT
+"""
+_NO_IPV6 = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT DROP [0:0]\nCOMMIT\n"
+
+
+class Router:
+    """Holds the namespace and answers the builder."""
+
+    def __init__(self, config: Config, channel: socket.socket) -> None:
+        self._config, self._channel = config, channel
+        self._host_namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._host = IPRoute()
+        self._addresses = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._addresses.bind((0, _RTMGRP_IPV4_IFADDR))
+        linux.unshare(linux.CLONE_NEWNET)
+        self._namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._route, self._sets = IPRoute(), IPSet()
+        self._entries: dict[int, list[tuple[str, tuple[Any, ...]]]] = {}
+        self._closed: set[str] = set()
+        self._up = False
+        self._make_namespace()
+
+    # the namespace
+
+    def _make_namespace(self) -> None:
+        for name, value in (
+            ("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/default/rp_filter", "1"),
+            ("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1"),
+            ("net/ipv6/conf/default/addr_gen_mode", "1"),
+        ):  # fmt: skip
+            _set_switch(name, value)
+        for name in ("named", "public"):
+            self._sets.create(name, stype="hash:ip,port,net", maxelem=1 << 20)
+        self._sets.create("closed", stype="hash:net")
+        for network in CLOSED:
+            self._sets.add("closed", str(network), etype="net")
+        pool = self._config.network_pool
+        _run("iptables-restore", given=_ROUTER_RULES % {"router": pool[2]})
+        _run("ip6tables-restore", given=_NO_IPV6)
+        self._refresh_closed()
+
+    def _refresh_closed(self) -> None:
+        """Close every address that the host has now; nothing that a function may call public is one of them."""
+        now = {
+            value
+            for message in self._host.get_addr(family=socket.AF_INET)
+            for value in [message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")]
+            if value and not any(IPv4Address(value) in network for network in CLOSED)
+        }
+        for address in now - self._closed:
+            self._sets.add("closed", f"{address}/32", etype="net")
+        for address in self._closed - now:
+            self._sets.delete("closed", f"{address}/32", etype="net")
+        self._closed = now
+
+    # environments
+
+    def admit(
+        self, environment_id: int, namespace: int, address: str, rules: list[tuple[IPv4Network, int, int]]
+    ) -> None:
+        """A link into the environment's namespace, its route, its set entries; raises with nothing half-made left."""
+        self._raise_uplink()
+        name = f"e{environment_id}"
+        try:
+            self._route.link("add", ifname=name, kind="veth", peer={"ifname": LINK, "net_ns_fd": namespace})
+            index = self._route.link_lookup(ifname=name)[0]
+            self._route.addr("add", index=index, address=str(GATEWAY), prefixlen=32)
+            self._route.link("set", index=index, state="up")
+            self._route.route("add", dst=f"{address}/32", oif=index)
+            entries = self._entries.setdefault(environment_id, [])
+            for network, first, last in rules:
+                for part in halves(network):
+                    for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+                        entry = (address, PortRange(first, last, protocol=protocol), str(part))
+                        which = "named" if is_named(network) else "public"
+                        self._sets.add(which, entry, etype="ip,port,net", exclusive=False)
+                        entries.append((which, entry))
+        except BaseException:
+            self.release(environment_id)
+            raise
+
+    def release(self, environment_id: int) -> None:
+        """Take the entries away; the link went with the environment's namespace, or goes now."""
+        for which, entry in self._entries.pop(environment_id, ()):
+            self._sets.delete(which, entry, etype="ip,port,net", exclusive=False)
+        for index in self._route.link_lookup(ifname=f"e{environment_id}"):
+            self._route.link("del", index=index)
+
+    # the host's side
+
+    @contextlib.contextmanager
+    def _in_host(self) -> Iterator[None]:
+        linux.setns(self._host_namespace, linux.CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            linux.setns(self._namespace, linux.CLONE_NEWNET)
+
+    def _raise_uplink(self) -> None:
+        if self._up:
+            return
+        pool, link = self._config.network_pool, host.link_name(self._config.instance)
+        self._route.link("add", ifname=UPLINK, kind="veth", peer={"ifname": link, "net_ns_fd": self._host_namespace})
+        host_index = self._host.link_lookup(ifname=link)[0]
+        with self._in_host():
+            _set_switch(f"net/ipv6/conf/{link}/disable_ipv6", "1")
+            _set_switch(f"net/ipv4/conf/{link}/rp_filter", "1")
+        self._host.addr("add", index=host_index, address=str(pool[1]), prefixlen=30)
+        self._host.link("set", index=host_index, state="up")
+        index = self._route.link_lookup(ifname=UPLINK)[0]
+        self._route.addr("add", index=index, address=str(pool[2]), prefixlen=30)
+        self._route.link("set", index=index, state="up")
+        self._route.route("add", dst="default", gateway=str(pool[1]))
+        self._refresh_closed()
+        self._up = True
+        self.mend_host()
+
+    def mend_host(self) -> None:
+        """Put back whatever of our rules and the forwarding switch somebody flushed; others' rules are theirs."""
+        if not self._up:
+            return
+        with self._in_host():
+            host.ensure(self._config)
+
+    def lower_uplink(self) -> None:
+        """No environment has a permission: the host gets everything back as it was."""
+        if not self._up:
+            return
+        with self._in_host():
+            host.clear(self._config)
+        for index in self._route.link_lookup(ifname=UPLINK):
+            self._route.link("del", index=index)
+        self._up = False
+
+    # serving
+
+    def run(self) -> None:
+        """Answer the builder until it is gone."""
+        poll = select.poll()
+        poll.register(self._channel, select.POLLIN)
+        poll.register(self._addresses, select.POLLIN)
+        while True:
+            seconds = None if not self._up else _WATCH_SECONDS if self._entries else _LINGER_SECONDS
+            ready = poll.poll(None if seconds is None else seconds * 1000)
+            for descriptor, _ in ready:
+                if descriptor == self._addresses.fileno():
+                    self._addresses.recv(65_536)
+                    self._refresh_closed()
+                elif not self._answer():
+                    self.lower_uplink()
+                    return
+            if not ready and self._entries:
+                self.mend_host()
+            elif not ready:
+                self.lower_uplink()
+
+    def _answer(self) -> bool:
+        request, descriptors, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
+        if not request:
+            return False
+        kind, environment_id, packed, count = REQUEST.unpack_from(request)
+        reason, step = 0, "network"
+        try:
+            if kind == ADMIT:
+                rules = [
+                    (IPv4Network((network, prefix)), first, last)
+                    for network, prefix, first, last in RULE.iter_unpack(request[REQUEST.size :])
+                ]
+                if len(rules) != count:
+                    raise OSError(errno.EINVAL, "rule count")
+                self.admit(environment_id, descriptors[0], str(IPv4Address(packed)), rules)
+            else:
+                self.release(environment_id)
+        except (OSError, SandboxdError, subprocess.SubprocessError) as error:
+            log.warning("environment %d: %s", environment_id, error)
+            reason = getattr(error, "errno", 0) or errno.EIO
+        except Exception as error:  # pyroute2's errors share no base with OSError
+            log.warning("environment %d: %s", environment_id, error)
+            reason = int(getattr(error, "code", 0)) or errno.EIO
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        self._channel.send(REPLY.pack(kind, environment_id, reason, step.encode()))
+        return True
+
+
+def is_named(network: IPv4Network) -> bool:
+    """Whether a destination counts as named: one exact address, or a network inside a closed range."""
+    return network.prefixlen == 32 or any(network.subnet_of(closed) for closed in CLOSED)
+
+
+def halves(network: IPv4Network) -> list[IPv4Network]:
+    """A network as the sets can hold it: they know no /0, so that one is stored as two /1."""
+    return list(network.subnets()) if network.prefixlen == 0 else [network]
+
+
+def _set_switch(name: str, value: str) -> None:
+    Path("/proc/sys", name).write_text(value)
+
+
+def _run(*command: str, given: str) -> None:
+    try:
+        subprocess.run(command, input=given, text=True, check=True, capture_output=True)
+    except FileNotFoundError as error:
+        raise StepFailed("network", errno.ENOENT, f"{command[0]} is not installed") from error
+    except subprocess.CalledProcessError as error:
+        raise StepFailed("network", 0, f"{command[0]}: {error.stderr.strip()}") from error
+
+
+def main() -> None:
+    """Become the router: `python -m sandboxd.builder.router CONFIG_FD CHANNEL_FD`."""
+    prctl.set_pdeathsig(signal.SIGKILL)
+    prctl.set_name("sandboxd-route")
+    prctl.set_proctitle("sandboxd: router")
+    logging.basicConfig(level=logging.INFO, format="router: %(message)s")
+    with os.fdopen(int(sys.argv[1]), "rb") as file:
+        config: Config = pickle.load(file)  # noqa: S301  # from the builder, which is root
+    channel = socket.socket(fileno=int(sys.argv[2]))
+    try:
+        Router(config, channel).run()
+    except SandboxdError as error:
+        log.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
