@@ -74,6 +74,7 @@ class FunctionVersion:
     variables: tuple[tuple[str, str], ...] | None = None
     policy: Policy = field(default_factory=Policy)
     state: str = "Pending"
+    state_reason: str = ""  # why it is Failed; Pending and InProgress have AWS's standing words
     last_update_status: str = "InProgress"
     extra: tuple[tuple[str, str], ...] = ()  # further configuration members, as JSON text by member name
 

@@ -1,0 +1,33 @@
+"""The account's limits and what of them is used.
+
+Room: service. May: read the store's maps, ask how large the disk is.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from sandboxd.api.functions import Call, Result
+from sandboxd.model.limits import Limits
+from sandboxd.store.functions import Functions
+
+
+class AccountApi:
+    """GetAccountSettings. The disk under the packages is the limit of their total size."""
+
+    def __init__(self, functions: Functions, limits: Limits, directory: Path) -> None:
+        self._functions, self._limits, self._directory = functions, limits, directory
+
+    async def get_account_settings(self, call: Call) -> Result:
+        """GetAccountSettings."""
+        versions = self._functions.all()
+        limit = {
+            "TotalCodeSize": shutil.disk_usage(self._directory).total,
+            "CodeSizeUnzipped": self._limits.unzipped_bytes,
+            "CodeSizeZipped": self._limits.zip_bytes,
+            "ConcurrentExecutions": self._limits.concurrency,
+            "UnreservedConcurrentExecutions": self._limits.concurrency,
+        }
+        usage = {"TotalCodeSize": sum(v.code_size for v in versions), "FunctionCount": len(versions)}
+        return Result(200, {"AccountLimit": limit, "AccountUsage": usage})

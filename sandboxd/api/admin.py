@@ -1,0 +1,192 @@
+"""The administration of the daemon, under /sandboxd/v1/ on the unix socket.
+
+Room: service. May: what the API may, and keys, policies, logs. May not: be reached over TCP.
+"""
+
+from __future__ import annotations
+
+import codecs
+import dataclasses
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import unquote
+
+from sandboxd import __version__
+from sandboxd.api.errors import invalid_parameter
+from sandboxd.api.functions import FunctionsApi, Result
+from sandboxd.api.names import Names
+from sandboxd.api.protocols import Logs, Scheduler
+from sandboxd.api.routes import read_query
+from sandboxd.api.validation import read_json
+from sandboxd.config import Config
+from sandboxd.errors import ApiError
+from sandboxd.http import Request
+from sandboxd.model.arn import LATEST
+from sandboxd.model.function import EgressRule, Policy
+from sandboxd.privsep.messages import MAX_EGRESS
+from sandboxd.store.store import Store
+
+PREFIX = "/sandboxd/v1/"
+_LOG_CHUNK = 262_144
+_LOG_WAIT = 30.0  # seconds
+_DESCRIPTION = 256
+
+Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
+
+
+class AdminApi:
+    """Status, environments, policies, logs, keys, images."""
+
+    def __init__(
+        self, config: Config, store: Store, functions: FunctionsApi, names: Names, scheduler: Scheduler, logs: Logs
+    ) -> None:
+        self._config, self._store, self._functions, self._names = config, store, functions, names
+        self._scheduler, self._logs = scheduler, logs
+        self._started = datetime.now(UTC).isoformat(timespec="seconds")
+        self._routes: dict[tuple[str, str], Handler] = {
+            ("GET", "status"): self._status,
+            ("GET", "environments"): self._environments,
+            ("GET", "functions/*/policy"): self._get_policy,
+            ("PUT", "functions/*/policy"): self._put_policy,
+            ("GET", "functions/*/logs"): self._read_logs,
+            ("GET", "keys"): self._list_keys,
+            ("POST", "keys"): self._create_key,
+            ("DELETE", "keys/*"): self._delete_key,
+            ("POST", "images/refresh"): self._refresh_images,
+        }
+
+    async def handle(self, request: Request) -> Result:
+        """Answer a request whose path begins with PREFIX. Raises ApiError."""
+        path, _, query = request.target.removeprefix(PREFIX).partition("?")
+        segments = path.split("/")
+        subject = ""
+        if len(segments) > 1 and segments[0] in ("functions", "keys"):
+            subject, segments[1] = unquote(segments[1]), "*"
+        handler = self._routes.get((request.method, "/".join(segments)))
+        if handler is None:
+            raise ApiError("ResourceNotFoundException", f"There is no {request.method} {request.target[:200]}", 404)
+        return await handler(request, subject, read_query(query))
+
+    async def _status(self, _: Request, __: str, ___: dict[str, str]) -> Result:
+        config = self._config
+        host, port = config.api_listen
+        return Result(
+            200,
+            {
+                "Version": __version__,
+                "Instance": config.instance,
+                "Region": config.region,
+                "AccountId": config.account_id,
+                "Endpoint": endpoint(host, port),
+                "Auth": config.api_auth,
+                "Limits": dataclasses.asdict(config.limits),
+                "Environments": len(self._scheduler.environments()),
+                "Functions": len(self._store.functions),
+                "Images": self._images(),
+                "StartedAt": self._started,
+            },
+        )
+
+    async def _environments(self, _: Request, __: str, ___: dict[str, str]) -> Result:
+        return Result(200, {"Environments": self._scheduler.environments()})
+
+    async def _get_policy(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        return Result(200, _describe(self._functions.policy(self._name(subject))))
+
+    async def _put_policy(self, request: Request, subject: str, _: dict[str, str]) -> Result:
+        name = self._name(subject)
+        policy = _read_policy(read_json(request.body))
+        await self._functions.set_policy(name, policy)
+        return Result(200, _describe(policy))
+
+    async def _read_logs(self, _: Request, subject: str, query: dict[str, str]) -> Result:
+        name = self._name(subject)
+        self._functions.policy(name)
+        version = query.get("version", LATEST)
+        try:
+            offset, wait = int(query.get("offset", "0")), float(query.get("wait", "0"))
+        except ValueError:
+            raise invalid_parameter("offset and wait are numbers") from None
+        after, data = self._logs.read(name, version, offset, _LOG_CHUNK)
+        if not data and wait > 0:
+            await self._logs.wait(name, version, after, min(wait, _LOG_WAIT))
+            after, data = self._logs.read(name, version, after, _LOG_CHUNK)
+        text, left = _whole_characters(data)
+        return Result(200, {"Offset": after - left, "Data": text})
+
+    async def _list_keys(self, _: Request, __: str, ___: dict[str, str]) -> Result:
+        rows = [
+            {"AccessKeyId": k.id, "Description": k.description, "CreateDate": k.create_date}
+            for k in self._store.keys.all()
+        ]
+        return Result(200, {"Keys": rows})
+
+    async def _create_key(self, request: Request, _: str, __: dict[str, str]) -> Result:
+        body = read_json(request.body) if request.body else {}
+        description = body.get("Description", "") if isinstance(body, dict) else None
+        if not isinstance(description, str) or len(description) > _DESCRIPTION or not description.isprintable():
+            raise invalid_parameter(f"Description is a text of up to {_DESCRIPTION} characters")
+        key = await self._store.keys.create(description)
+        return Result(
+            201,
+            {
+                "AccessKeyId": key.id,
+                "SecretAccessKey": key.secret,
+                "Description": key.description,
+                "CreateDate": key.create_date,
+            },
+        )
+
+    async def _delete_key(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        if not await self._store.keys.delete(subject):
+            raise ApiError("ResourceNotFoundException", f"Key not found: {subject[:200]}", 404)
+        return Result(204)
+
+    async def _refresh_images(self, _: Request, __: str, ___: dict[str, str]) -> Result:
+        self._store.images.refresh()
+        return Result(200, {"Images": self._images()})
+
+    def _images(self) -> list[dict[str, Any]]:
+        return [
+            {"Runtime": image.runtime, "Digest": image.digest, "Bytes": image.bytes, "Built": image.built}
+            for image in self._store.images.all()
+        ]
+
+    def _name(self, subject: str) -> str:
+        name, _ = self._names.resolve(subject, action="GetFunction")
+        return name
+
+
+def endpoint(host: str, port: int) -> str:
+    """The URL of the TCP door."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _describe(policy: Policy) -> dict[str, Any]:
+    return {"AllowEgress": [str(rule) for rule in policy.egress], "AllowInvoke": policy.invoke}
+
+
+def _read_policy(document: Any) -> Policy:
+    if not isinstance(document, dict) or not document.keys() <= {"AllowEgress", "AllowInvoke"}:
+        raise invalid_parameter("A policy has AllowEgress and AllowInvoke, and nothing else")
+    egress, invoke = document.get("AllowEgress", []), document.get("AllowInvoke", False)
+    if not isinstance(egress, list) or not all(isinstance(rule, str) for rule in egress):
+        raise invalid_parameter("AllowEgress is a list of CIDR:PORT")
+    if not isinstance(invoke, bool):
+        raise invalid_parameter("AllowInvoke is true or false")
+    if len(egress) > MAX_EGRESS:
+        raise invalid_parameter(f"AllowEgress has more than {MAX_EGRESS} rules")
+    try:
+        return Policy(tuple(sorted({EgressRule.parse(rule) for rule in egress})), invoke)
+    except ValueError as error:
+        raise invalid_parameter(str(error)) from None
+
+
+def _whole_characters(data: bytes) -> tuple[str, int]:
+    """The text of some bytes of a log, and how many at the end are the beginning of a character still to come."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data)
+    left = len(decoder.getstate()[0])
+    # A log that ends within a character would never be read past it.
+    return (text, left) if text or not left else (decoder.decode(b"", final=True), 0)

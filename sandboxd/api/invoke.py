@@ -1,0 +1,187 @@
+"""Invoke: the hot path from a parsed HTTP request to an Invocation, and back.
+
+Room: service. May: resolve, hand to the scheduler, answer. May not: anything that every invocation would pay for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from urllib.parse import unquote
+
+from sandboxd.api.errors import (
+    function_not_found,
+    in_state,
+    invalid_parameter,
+    not_offered,
+    request_too_large,
+)
+from sandboxd.api.names import Names
+from sandboxd.api.protocols import Scheduler
+from sandboxd.api.reclaim import Reclaimer
+from sandboxd.api.routes import read_query
+from sandboxd.api.service_model import Operation
+from sandboxd.api.validation import take_members
+from sandboxd.errors import ApiError
+from sandboxd.http import Request, Response
+from sandboxd.model.arn import LATEST
+from sandboxd.model.function import FunctionVersion
+from sandboxd.model.invocation import Invocation
+from sandboxd.model.limits import Limits
+from sandboxd.store.functions import Functions
+
+_PREFIX = "/2015-03-31/functions/"
+_SUFFIX = "/invocations"
+_TRACE_LENGTH = 1024
+_CLIENT_CONTEXT_LENGTH = 3583  # https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"Unrecognized token '{name}'")
+
+
+# Numbers stay text: nothing is computed with them, and Python refuses to convert integers of 4,300 digits.
+_CHECK_JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant).decode
+
+
+def invoke_target(method: str, target: str) -> tuple[str, str] | None:
+    """The function (still encoded) and the query of a request line that asks for Invoke, or None."""
+    if method != "POST" or not target.startswith(_PREFIX):
+        return None
+    path, _, query = target.partition("?")
+    return (path[len(_PREFIX) : -len(_SUFFIX)], query) if path.endswith(_SUFFIX) else None
+
+
+def new_request_id() -> str:
+    """A version 4 UUID; uuid.uuid4 takes three times as long."""
+    digits = os.urandom(16).hex()
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
+
+
+class InvokeApi:
+    """The operation Invoke."""
+
+    def __init__(
+        self,
+        functions: Functions,
+        scheduler: Scheduler,
+        reclaimer: Reclaimer,
+        names: Names,
+        limits: Limits,
+        operation: Operation,
+    ) -> None:
+        self._functions, self._scheduler, self._reclaimer = functions, scheduler, reclaimer
+        self._names, self._limits, self._operation = names, limits, operation
+
+    async def handle(self, target: tuple[str, str], request: Request, request_id: str) -> Response:
+        """Answer an Invoke whose sender may invoke. Raises ApiError."""
+        name, query = target
+        version = None if query else self._functions.resolve(name)
+        arn = ""
+        if version is None:
+            version, arn = self._resolve(name, query, request)
+        headers = request.headers
+        limit = self._limits.sync_payload_bytes
+        if len(request.body) > limit:
+            raise request_too_large(limit, "InvokeFunction")
+        dry = False
+        mode = headers.get("x-amz-invocation-type")
+        if mode is not None and mode != "RequestResponse":
+            dry = self._check_mode(mode)
+        if version.state != "Active":
+            raise in_state(version.state)
+        payload = request.body
+        if payload:
+            _check_payload(payload)
+        if dry:
+            return Response(204, b"", {"x-amzn-RequestId": request_id})
+        tail = headers.get("x-amz-log-type") == "Tail"
+        context = headers.get("x-amz-client-context")
+        trace_id = _trace_id(headers.get("x-amzn-trace-id"))
+        invocation = Invocation(
+            request_id,
+            version,
+            arn or version.arn,
+            payload or b"{}",  # AWS hands a function that is invoked without a payload an empty object
+            _client_context(context) if context else "",
+            trace_id,
+            tail,
+        )
+        self._reclaimer.began(version.code_digest)
+        try:
+            result = await self._scheduler.invoke(invocation)
+        finally:
+            self._reclaimer.ended(version.code_digest)
+        answer = {
+            "Content-Type": result.content_type,
+            "x-amzn-RequestId": request_id,
+            "X-Amz-Executed-Version": version.version,
+            "X-Amzn-Trace-Id": trace_id,
+        }
+        if result.function_error is not None:
+            answer["X-Amz-Function-Error"] = result.function_error
+        if tail:
+            answer["X-Amz-Log-Result"] = base64.b64encode(result.log_tail).decode()
+        return Response(200, result.payload, answer)
+
+    def _resolve(self, name: str, query: str, request: Request) -> tuple[FunctionVersion, str]:
+        """The version and the ARN that were asked for, where the path holds more than the name of a function."""
+        labels = {"FunctionName": unquote(name)}
+        members = take_members(self._operation, labels, read_query(query), request.headers, b"")
+        plain, qualifier = self._names.resolve(labels["FunctionName"], members.get("Qualifier"), "InvokeFunction")
+        version = self._functions.resolve(plain, qualifier)
+        if version is None:
+            raise function_not_found(self._names.arn(plain, qualifier or LATEST))
+        return version, self._names.arn(plain, qualifier)
+
+    def _check_mode(self, mode: str) -> bool:
+        """Whether an invocation type other than RequestResponse is DryRun."""
+        if mode == "DryRun":
+            return True
+        if mode == "Event":
+            raise not_offered("InvocationType Event")
+        raise ApiError(
+            "ValidationException",
+            f"1 validation error detected: Value '{mode[:200]}' at 'invocationType' failed to satisfy constraint: "
+            "Member must satisfy enum value set: [Event, RequestResponse, DryRun]",
+        )
+
+
+def _check_payload(payload: bytes) -> None:
+    try:
+        _CHECK_JSON(payload.decode())
+    except RecursionError:
+        reason = "Document nesting depth exceeds the maximum allowed"
+    except ValueError as error:
+        reason = str(error)
+    else:
+        return
+    raise ApiError("InvalidRequestContentException", f"Could not parse request body into json: {reason}")
+
+
+def _client_context(text: str) -> str:
+    """The context's JSON on one line of ASCII: it goes to the runtime as a header."""
+    try:
+        if len(text) > _CLIENT_CONTEXT_LENGTH:
+            raise invalid_parameter(f"Client context must be no more than {_CLIENT_CONTEXT_LENGTH} bytes.")
+        document = json.loads(base64.b64decode(text, validate=True))
+        if not isinstance(document, dict):
+            raise ValueError("not an object")
+        return json.dumps(document)
+    except (binascii.Error, ValueError, RecursionError):
+        text = "Client context must be a valid Base64-encoded JSON object."
+        raise ApiError("InvalidRequestContentException", text) from None
+
+
+def _trace_id(sent: str | None) -> str:
+    """The caller's trace header, or a new one.
+
+    Source: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader
+    """
+    if sent and len(sent) <= _TRACE_LENGTH and sent.isascii() and sent.isprintable():
+        return sent
+    digits = os.urandom(24).hex()
+    return f"Root=1-{digits[:8]}-{digits[8:32]};Parent={digits[32:]};Sampled=0"

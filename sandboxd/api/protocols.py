@@ -1,0 +1,42 @@
+"""What the API needs of the rooms below it, and nothing more.
+
+Room: service. May: name types.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sandboxd.model.invocation import Invocation, InvocationResult
+
+
+class Scheduler(Protocol):
+    """Runs invocations."""
+
+    async def invoke(self, invocation: Invocation) -> InvocationResult:
+        """Run a function once. Raises ApiError (TooManyRequestsException, ServiceException)."""
+        ...
+
+    def retire(self, function_name: str) -> None:
+        """End the environments that a function has now, each as soon as it is idle."""
+        ...
+
+    def environments(self) -> list[dict[str, Any]]:
+        """Every environment, as the administration shows it."""
+        ...
+
+
+class Logs(Protocol):
+    """What functions wrote. Offsets count bytes since a log began; a negative one counts from its end."""
+
+    def read(self, function_name: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
+        """Up to `limit` bytes from an offset, and the offset behind them."""
+        ...
+
+    async def wait(self, function_name: str, version: str, offset: int, timeout: float) -> None:
+        """Return when there is something behind the offset, or after `timeout` seconds."""
+        ...
+
+    def forget(self, function_name: str) -> None:
+        """Remove the logs of every version of a function."""
+        ...

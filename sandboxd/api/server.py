@@ -1,0 +1,228 @@
+"""The API's three doors: TCP with signatures, the unix socket with peer credentials, the door inside a sandbox.
+
+Room: service. May: authenticate, route, answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import json
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from sandboxd.api.account import AccountApi
+from sandboxd.api.admin import PREFIX as ADMIN
+from sandboxd.api.admin import AdminApi, endpoint
+from sandboxd.api.configuration import Configurations
+from sandboxd.api.downloads import PREFIX as DOWNLOADS
+from sandboxd.api.downloads import Downloads
+from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request_too_large
+from sandboxd.api.functions import Call, FunctionsApi, Result
+from sandboxd.api.invoke import InvokeApi, invoke_target, new_request_id
+from sandboxd.api.names import Names
+from sandboxd.api.peers import Peers
+from sandboxd.api.protocols import Logs, Scheduler
+from sandboxd.api.reclaim import Reclaimer
+from sandboxd.api.routes import Routes, read_query
+from sandboxd.api.service_model import ServiceModel
+from sandboxd.api.sigv4 import Verifier
+from sandboxd.api.tasks import Tasks
+from sandboxd.api.validation import take_members
+from sandboxd.config import Config
+from sandboxd.errors import ApiError
+from sandboxd.http import Request, Response
+from sandboxd.model.function import FunctionVersion
+from sandboxd.model.limits import Limits
+from sandboxd.store.store import Store
+
+_HASHED_HERE = 1 << 20  # bytes; a larger body is hashed on a thread, which lets other requests go on
+_ENVELOPE = 262_144  # bytes that AWS allows a CreateFunction around its package in base64
+
+_log = logging.getLogger("sandboxd.api")
+
+Answer = Response | Coroutine[Any, Any, Response]
+
+
+class Api:
+    """Every operation, behind the three doors. `close` ends what runs in the background."""
+
+    def __init__(self, config: Config, store: Store, scheduler: Scheduler, logs: Logs) -> None:
+        self._config, self._store, self._tasks = config, store, Tasks()
+        self._verifier = Verifier(store.keys.secret, config.region)
+        self._peers, self._downloads = Peers(config.user), Downloads()
+        names = Names(config.region, config.account_id)
+        configurations = Configurations(config.limits, store.images, config.region)
+        reclaimer = Reclaimer(scheduler, store.code, self._tasks)
+        functions = FunctionsApi(store, configurations, names, reclaimer, logs, self._downloads, self._tasks)
+        account = AccountApi(store.functions, config.limits, config.service_dir)
+        self._operations: dict[str, Callable[[Call], Awaitable[Result]]] = {
+            "CreateFunction": functions.create_function,
+            "DeleteFunction": functions.delete_function,
+            "GetAccountSettings": account.get_account_settings,
+            "GetFunction": functions.get_function,
+            "GetFunctionConfiguration": functions.get_function_configuration,
+            "ListFunctions": functions.list_functions,
+            "UpdateFunctionCode": functions.update_function_code,
+            "UpdateFunctionConfiguration": functions.update_function_configuration,
+        }
+        model = ServiceModel.load(self._operations.keys() | {"Invoke"})
+        _apply_limits(model, config.limits)
+        self._errors = ErrorWriter(model.errors)
+        self._routes = Routes(model.operations.values())
+        invoke = model.operations["Invoke"]
+        self._invoke = InvokeApi(store.functions, scheduler, reclaimer, names, config.limits, invoke)
+        self._admin = AdminApi(config, store, functions, names, scheduler, logs)
+        self._tcp_origin = endpoint(*config.api_listen)
+
+    @property
+    def body_limit(self) -> int:
+        """The largest body that any operation takes, in bytes: a package in base64, and what is around it."""
+        return -(-self._config.limits.zip_bytes * 4 // 3) + _ENVELOPE
+
+    def handle_tcp(self, request: Request) -> Answer:
+        """The TCP door: signed requests, and links to packages, which carry their own signature."""
+        if request.method == "GET" and request.target.startswith(DOWNLOADS):
+            return self._download(request.target)
+        if self._config.api_auth == "none":
+            return self._serve(request, self._origin(request))
+        if len(request.body) > _HASHED_HERE:
+            return self._serve_large(request)
+        try:
+            self._verify(request, hashlib.sha256(request.body).hexdigest())
+        except ApiError as error:
+            return self._errors.response(error, new_request_id())
+        return self._serve(request, self._origin(request))
+
+    def handle_unix(self, request: Request) -> Answer:
+        """The unix socket: root and the daemon's group may do everything; nobody else anything."""
+        if not self._peers.may_administer(request.peer):
+            text = f"The API's socket is for root and members of the group {self._config.user}"
+            return self._errors.response(access_denied(text), new_request_id())
+        if request.target.startswith(ADMIN):
+            return self._guard(self._finish(self._admin.handle(request)), new_request_id())
+        return self._serve(request, self._tcp_origin)
+
+    def handle_invoke_door(self, function: FunctionVersion, request: Request) -> Answer:
+        """The door inside a sandbox whose policy permits Invoke: that and nothing else, with no signature.
+
+        `function` is whose sandbox the door is in.
+        """
+        target = invoke_target(request.method, request.target)
+        request_id = new_request_id()
+        if target is not None:
+            return self._guard(self._invoke.handle(target, request, request_id), request_id)
+        path, _, query = request.target.partition("?")
+        found = self._routes.find(request.method, path, read_query(query))
+        if found is None:
+            return self._errors.response(_no_such_operation(), request_id)
+        role = function.role.replace(":iam:", ":sts:").replace(":role/", ":assumed-role/")
+        action = f"lambda:{found[0].name}"
+        text = (
+            f"User: {role}/{function.name} is not authorized to perform: {action} on resource: * "
+            f"because no identity-based policy allows the {action} action"
+        )
+        return self._errors.response(access_denied(text), request_id)
+
+    def refuse(self, status: int, reason: str) -> Response:
+        """The answer to what the transport does not take."""
+        if status == 413:
+            error = request_too_large(self.body_limit, "CreateFunction")
+        else:
+            error = ApiError("ServiceException" if status >= 500 else "SerializationException", reason, status)
+        return self._errors.response(error, new_request_id())
+
+    async def close(self) -> None:
+        """End what runs in the background."""
+        await self._tasks.close()
+
+    def _origin(self, request: Request) -> str:
+        return f"http://{request.headers['host']}" if "host" in request.headers else self._tcp_origin
+
+    def _verify(self, request: Request, payload_hash: str) -> None:
+        self._verifier.verify(request.method, request.target, request.headers, payload_hash)
+
+    async def _serve_large(self, request: Request) -> Response:
+        payload_hash = await asyncio.to_thread(lambda: hashlib.sha256(request.body).hexdigest())
+        try:
+            self._verify(request, payload_hash)
+        except ApiError as error:
+            return self._errors.response(error, new_request_id())
+        return await self._serve(request, self._origin(request))
+
+    def _serve(self, request: Request, origin: str) -> Coroutine[Any, Any, Response]:
+        request_id = new_request_id()
+        target = invoke_target(request.method, request.target)
+        if target is not None:
+            return self._guard(self._invoke.handle(target, request, request_id), request_id)
+        return self._guard(self._operate(request, origin), request_id)
+
+    async def _guard(self, work: Coroutine[Any, Any, Response | Result], request_id: str) -> Response:
+        """Answer with what the work gives, or with the error that it raises; nothing else gets out."""
+        try:
+            result = await work
+        except ApiError as error:
+            return self._errors.response(error, request_id)
+        except Exception as error:
+            _log.exception("request %s failed", request_id)
+            return self._errors.response(_internal_error(error), request_id)
+        if isinstance(result, Response):
+            return result
+        headers = {"x-amzn-RequestId": request_id}
+        if result.document is None:
+            return Response(result.status, b"", headers)
+        headers["Content-Type"] = "application/json"
+        return Response(result.status, json.dumps(result.document).encode(), headers)
+
+    async def _operate(self, request: Request, origin: str) -> Result:
+        path, _, query_text = request.target.partition("?")
+        query = read_query(query_text)
+        found = self._routes.find(request.method, path, query)
+        if found is None:
+            raise _no_such_operation()
+        operation, labels = found
+        handler = self._operations.get(operation.name)
+        if handler is None:
+            raise not_offered(f"the operation {operation.name}")
+        members = take_members(operation, labels, query, request.headers, request.body)
+        return await self._finish(handler(Call(members, origin)))
+
+    async def _finish(self, work: Awaitable[Result]) -> Result:
+        async def run() -> Result:
+            return await work
+
+        return await self._tasks.finish(run())
+
+    async def _download(self, target: str) -> Response:
+        digest = self._downloads.digest(target)
+        try:
+            if digest is None:
+                raise PermissionError
+            package = await self._store.code.read(digest)
+        except OSError:
+            return Response(403, b"The link has expired or is none of ours.\n", {"Content-Type": "text/plain"})
+        return Response(200, package, {"Content-Type": "application/zip"})
+
+
+def _apply_limits(model: ServiceModel, limits: Limits) -> None:
+    """This instance's limits in place of the model's, which are those of AWS's largest offers."""
+    model.shape("Timeout").high = limits.timeout_seconds
+    model.shape("MemorySize").low = limits.memory_mb_min
+    storage = model.shape("EphemeralStorageSize")
+    storage.low, storage.high = limits.ephemeral_storage_mb_min, limits.ephemeral_storage_mb_max
+    # AWS checks the runtime behind the model, with an error and a list of its own.
+    model.shape("Runtime").enum = ()
+
+
+def _no_such_operation() -> ApiError:
+    return access_denied("Unable to determine service/operation name to be authorized")
+
+
+def _internal_error(error: Exception) -> ApiError:
+    full = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
+        return ApiError("ServiceException", "The disk of the service is full.", 500, fault="Service")
+    return ApiError("ServiceException", "An error occurred and the request cannot be processed.", 500, fault="Service")

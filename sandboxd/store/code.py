@@ -1,0 +1,157 @@
+"""Code packages: the zips as uploaded, and through the builder their unpacked, sealed form.
+
+Room: service. May: write `service_dir/zips`, ask the builder. May not: open a zip.
+
+A package is known by the SHA-256 of its zip. The zip is durable before the builder unpacks it and goes after the
+builder was told to remove it, so whatever is interrupted leaves a zip that names what the next start has to remove.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+from sandboxd.errors import PackageRejected
+from sandboxd.model.limits import Limits
+
+_ZIP = ".zip"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Unpacker(Protocol):
+    """The builder, as far as code is concerned (privsep.client.Client)."""
+
+    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> int: ...
+
+    def remove_code(self, code_digest: bytes) -> None: ...
+
+
+class Code:
+    """Every code package. `in_use` tells of a digest whether any function version is made from it."""
+
+    def __init__(
+        self, directory: Path, unpacked_dir: Path, builder: Unpacker, limits: Limits, in_use: Callable[[str], bool]
+    ) -> None:
+        self._unpacked_dir, self._builder, self._limits, self.in_use = unpacked_dir, builder, limits, in_use
+        directory.mkdir(mode=0o700, exist_ok=True)
+        self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._sealed: set[str] = set()  # unpacked, as far as this process has seen
+        self._held: Counter[str] = Counter()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    @contextlib.asynccontextmanager
+    async def hold(self, package: bytes) -> AsyncIterator[str]:
+        """Keep a package, durable and unpacked, for the length of the block; its digest in hex.
+
+        What no function version is made from at the end of the block is removed. Raises PackageRejected.
+        """
+        digest = await asyncio.to_thread(lambda: hashlib.sha256(package).hexdigest())
+        self._held[digest] += 1
+        try:
+            async with self._locks.setdefault(digest, asyncio.Lock()):
+                if digest not in self._sealed:
+                    await asyncio.to_thread(self._write, digest, package)
+                    await self._unpack(digest)
+            yield digest
+        finally:
+            self._held[digest] -= 1
+            if not self._held[digest]:
+                del self._held[digest]
+                self._locks.pop(digest, None)
+            self.drop_unused(digest)
+
+    def drop_unused(self, digest: str) -> None:
+        """Remove a package, unless a function version is made from it or an upload holds it."""
+        if digest in self._held or self.in_use(digest):
+            return
+        self._sealed.discard(digest)
+        self._builder.remove_code(bytes.fromhex(digest))
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(digest + _ZIP, dir_fd=self._directory)
+
+    async def read(self, digest: str) -> bytes:
+        """The zip as it was uploaded. Raises FileNotFoundError."""
+        return await asyncio.to_thread(self._read, digest)
+
+    async def recover(self, digests: Iterable[str]) -> dict[str, str]:
+        """Bring the packages into the state that these digests ask for; the reason by digest of what cannot be."""
+        wanted = set(digests)
+        zips = set()
+        for name in os.listdir(self._directory):
+            digest = name.removesuffix(_ZIP)
+            if _DIGEST.fullmatch(digest) and digest != name:
+                zips.add(digest)
+            else:  # a write that was cut short
+                os.unlink(name, dir_fd=self._directory)
+        unpacked = await asyncio.to_thread(self._list_unpacked)
+        for digest in (zips | (unpacked or set())) - wanted:
+            self.drop_unused(digest)
+        failures = {}
+        for digest in wanted:
+            if unpacked is not None and digest in unpacked:
+                self._sealed.add(digest)
+                continue
+            try:
+                await self._unpack(digest)
+            except FileNotFoundError:
+                failures[digest] = "its code package is lost"
+            except PackageRejected as error:
+                failures[digest] = f"its code package cannot be unpacked: {error}"
+        return failures
+
+    def close(self) -> None:
+        """Give back the directory's descriptor."""
+        os.close(self._directory)
+
+    async def _unpack(self, digest: str) -> None:
+        descriptor = self._open(digest)
+        try:
+            await self._builder.unpack(
+                bytes.fromhex(digest),
+                descriptor,
+                max_bytes=self._limits.unzipped_bytes,
+                max_entries=self._limits.zip_entries,
+            )
+        finally:
+            os.close(descriptor)
+        self._sealed.add(digest)
+
+    def _open(self, digest: str) -> int:
+        return os.open(digest + _ZIP, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
+
+    def _read(self, digest: str) -> bytes:
+        with open(self._open(digest), "rb") as file:
+            return file.read()
+
+    def _write(self, digest: str, package: bytes) -> None:
+        name = f"{digest}.{secrets.token_hex(8)}"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            with open(os.open(name, flags, 0o600, dir_fd=self._directory), "wb") as file:
+                file.write(package)
+                file.flush()
+                os.fsync(file.fileno())
+            os.rename(name, digest + _ZIP, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=self._directory)
+            raise
+        os.fsync(self._directory)
+
+    def _list_unpacked(self) -> set[str] | None:
+        """The digests that are unpacked, or None where the directory is closed to this room."""
+        try:
+            names = os.listdir(self._unpacked_dir)
+        except FileNotFoundError:
+            return set()
+        except PermissionError:
+            return None
+        return set(filter(_DIGEST.fullmatch, names))

@@ -1,0 +1,57 @@
+"""The SQLite database: one connection, one thread that writes, every write on disk when it returns.
+
+Room: service. May: SQLite. May not: be read on the event loop (what is read there lives in memory).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from sandboxd.store.schema import migrate
+
+T = TypeVar("T")
+
+
+class Database:
+    """The database at `path`, made where missing, readable by its owner only."""
+
+    def __init__(self, path: Path) -> None:
+        # SQLite gives its -wal and -shm files the mode of the database.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        os.fchmod(descriptor, 0o600)
+        os.close(descriptor)
+        self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        self._connection.execute("PRAGMA synchronous = FULL")
+        migrate(self._connection)
+        self._writer = ThreadPoolExecutor(1, "store")
+
+    def read(self, query: str) -> list[tuple[object, ...]]:
+        """Every row of a query; for the start, before there is anything to block."""
+        return self._connection.execute(query).fetchall()
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` as one transaction on the writer's thread; on disk when this returns, undone when it raises."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, work)
+
+    def close(self) -> None:
+        """Finish the writes under way and close."""
+        self._writer.shutdown()
+        self._connection.close()
+
+    def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(self._connection)
+            self._connection.execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+        return result

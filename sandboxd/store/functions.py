@@ -1,0 +1,108 @@
+"""Functions: rows in the database, values in memory.
+
+Room: service. May: write rows. May not: touch packages or environments.
+
+Two maps answer without I/O: `described` is what the API shows, `serving` what an invocation runs. They differ while
+an update is in progress: AWS goes on invoking the previous code and configuration until the update is done.
+Source: https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+from ipaddress import IPv4Network
+from typing import Any
+
+from sandboxd.errors import SandboxdError
+from sandboxd.model.arn import LATEST
+from sandboxd.model.function import EgressRule, FunctionVersion, Policy
+from sandboxd.store.database import Database
+
+
+class FunctionExists(SandboxdError):
+    """A function of that name is there already."""
+
+
+class Functions:
+    """Every function of the instance. Methods are for the event loop's thread; those that write are coroutines."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        rows = database.read("SELECT record FROM function_versions ORDER BY name")
+        self._described = {version.name: version for version in (_version(str(record)) for (record,) in rows)}
+        self._serving = dict(self._described)
+
+    def __len__(self) -> int:
+        return len(self._described)
+
+    def resolve(self, name: str, qualifier: str | None = None) -> FunctionVersion | None:
+        """What an invocation of name and qualifier runs, or None."""
+        return self._serving.get(name) if qualifier is None or qualifier == LATEST else None
+
+    def described(self, name: str, qualifier: str | None = None) -> FunctionVersion | None:
+        """What the API shows of name and qualifier, or None."""
+        return self._described.get(name) if qualifier is None or qualifier == LATEST else None
+
+    def all(self) -> list[FunctionVersion]:
+        """Every function as the API shows it, by name."""
+        return [self._described[name] for name in sorted(self._described)]
+
+    def uses_code(self, digest: str) -> bool:
+        """Whether any version, shown or serving, is made from this package."""
+        return any(v.code_digest == digest for m in (self._described, self._serving) for v in m.values())
+
+    async def create(self, version: FunctionVersion) -> None:
+        """Add a function. Raises FunctionExists."""
+        try:
+            await self._database.write(lambda c: _insert(c, version))
+        except sqlite3.IntegrityError:
+            raise FunctionExists(version.name) from None
+        self._described[version.name] = self._serving[version.name] = version
+
+    async def describe(self, version: FunctionVersion) -> None:
+        """Show another state of a function, while the previous one goes on serving."""
+        await self._database.write(lambda c: _update(c, version))
+        self._described[version.name] = version
+
+    async def serve(self, version: FunctionVersion) -> None:
+        """Show another state of a function, and run it from the next invocation on."""
+        await self._database.write(lambda c: _update(c, version))
+        self._described[version.name] = self._serving[version.name] = version
+
+    async def delete(self, name: str) -> None:
+        """Remove a function with all its versions."""
+        await self._database.write(lambda c: c.execute("DELETE FROM function_versions WHERE name = ?", (name,)))
+        del self._described[name], self._serving[name]
+
+
+def _insert(connection: sqlite3.Connection, version: FunctionVersion) -> None:
+    connection.execute(
+        "INSERT INTO function_versions (name, version, code_digest, record) VALUES (?, ?, ?, ?)",
+        (version.name, version.version, version.code_digest, _record(version)),
+    )
+
+
+def _update(connection: sqlite3.Connection, version: FunctionVersion) -> None:
+    connection.execute(
+        "UPDATE function_versions SET code_digest = ?, record = ? WHERE name = ? AND version = ?",
+        (version.code_digest, _record(version), version.name, version.version),
+    )
+
+
+def _record(version: FunctionVersion) -> str:
+    return json.dumps(dataclasses.asdict(version), default=str)
+
+
+def _version(record: str) -> FunctionVersion:
+    fields: dict[str, Any] = json.loads(record)
+    for name in ("architectures", "variables", "extra"):
+        fields[name] = _tuples(fields[name])
+    policy = fields.pop("policy")
+    rules = (EgressRule(IPv4Network(r["network"]), r["port_first"], r["port_last"]) for r in policy["egress"])
+    return FunctionVersion(**fields, policy=Policy(tuple(rules), policy["invoke"]))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value

@@ -1,0 +1,64 @@
+"""Access keys of the REST API's TCP door.
+
+Room: service. May: write rows.
+"""
+
+from __future__ import annotations
+
+import secrets
+import string
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from sandboxd.store.database import Database
+
+_ID_ALPHABET = string.ascii_uppercase + "234567"  # of AWS's ids: AKIA and 16 of base32
+_SECRET_ALPHABET = string.ascii_letters + string.digits + "+/"
+
+
+@dataclass(frozen=True, slots=True)
+class AccessKey:
+    """One key pair; `create_date` in ISO 8601."""
+
+    id: str
+    secret: str = field(repr=False)
+    description: str
+    create_date: str
+
+
+class Keys:
+    """Every access key of the instance."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        rows = database.read("SELECT id, secret, description, create_date FROM access_keys ORDER BY create_date, id")
+        self._keys = {str(row[0]): AccessKey(*map(str, row)) for row in rows}
+
+    def secret(self, key_id: str) -> str | None:
+        """The secret of a key, or None where there is no such key."""
+        key = self._keys.get(key_id)
+        return None if key is None else key.secret
+
+    def all(self) -> list[AccessKey]:
+        """Every key, oldest first."""
+        return list(self._keys.values())
+
+    async def create(self, description: str) -> AccessKey:
+        """Make a key pair."""
+        key = AccessKey(
+            "AKIA" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(16)),
+            "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(40)),
+            description,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        row = (key.id, key.secret, key.description, key.create_date)
+        await self._database.write(lambda c: c.execute("INSERT INTO access_keys VALUES (?, ?, ?, ?)", row))
+        self._keys[key.id] = key
+        return key
+
+    async def delete(self, key_id: str) -> bool:
+        """Remove a key, which stops working at once; False where there is none."""
+        if self._keys.pop(key_id, None) is None:
+            return False
+        await self._database.write(lambda c: c.execute("DELETE FROM access_keys WHERE id = ?", (key_id,)))
+        return True

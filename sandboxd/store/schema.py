@@ -1,0 +1,46 @@
+"""The tables of the database and how an older database becomes this one.
+
+Room: service. May: SQL.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sandboxd.errors import SandboxdError
+
+# One entry per schema version; PRAGMA user_version counts those that were applied.
+_MIGRATIONS = (
+    (
+        """
+        CREATE TABLE function_versions (
+            name        TEXT NOT NULL,
+            version     TEXT NOT NULL,
+            code_digest TEXT NOT NULL,
+            record      TEXT NOT NULL,  -- every field of model.function.FunctionVersion, as JSON
+            PRIMARY KEY (name, version)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE access_keys (
+            id          TEXT PRIMARY KEY,
+            secret      TEXT NOT NULL,  -- as it is: SigV4 cannot be checked with less
+            description TEXT NOT NULL,
+            create_date TEXT NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
+)
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the database to this version, in one transaction. Raises SandboxdError where a newer one wrote it."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(_MIGRATIONS):
+        raise SandboxdError(f"the database has schema {version}; this sandboxd knows up to {len(_MIGRATIONS)}")
+    connection.execute("BEGIN IMMEDIATE")
+    for statements in _MIGRATIONS[version:]:
+        for statement in statements:
+            connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    connection.execute("COMMIT")
