@@ -1,0 +1,12 @@
+import platform
+from datetime import datetime, timezone
+
+
+def handler(event, context):
+    print(f"request {context.aws_request_id}: {context.get_remaining_time_in_millis()} ms left")
+    return {
+        "hello": event.get("name", "world"),
+        "python": platform.python_version(),
+        "memory_mb": int(context.memory_limit_in_mb),
+        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+    }
