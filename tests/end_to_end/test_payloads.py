@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.conftest import Deployed
 from tests.support.daemon import Daemon
@@ -76,8 +77,9 @@ def test_a_request_one_byte_too_large(daemon: Daemon, echo: str, tmp_path: Path)
     text = json.dumps("x" * (LIMIT - 1))
     assert len(text) == LIMIT + 1
     client = daemon.lambda_client
-    with pytest.raises(client.exceptions.RequestTooLargeException) as caught:
+    with pytest.raises(ClientError) as caught:
         client.invoke(FunctionName=echo, Payload=text)
+    assert caught.value.response["Error"]["Code"] == "RequestEntityTooLargeException"
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
     message = f"Request must be smaller than {LIMIT} bytes for the InvokeFunction operation"
     assert caught.value.response["Error"]["Message"] == message
@@ -88,7 +90,7 @@ def test_a_request_one_byte_too_large(daemon: Daemon, echo: str, tmp_path: Path)
 
 def test_a_request_far_too_large(daemon: Daemon, echo: str) -> None:
     answer = daemon.invoke(echo, raw=b'"' + b"x" * (LIMIT * 3) + b'"')
-    assert (answer.status, answer.code) == (413, "RequestTooLargeException")
+    assert (answer.status, answer.code) == (413, "RequestEntityTooLargeException")
 
 
 @pytest.mark.parametrize("size", [LIMIT, RESPONSE_LIMIT])
