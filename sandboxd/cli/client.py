@@ -96,7 +96,7 @@ def check(operation: str, answer: Answer) -> None:
 def _send(door: socket.socket, request: bytes) -> None:
     try:
         door.sendall(request)
-    except BrokenPipeError:
+    except (BrokenPipeError, ConnectionResetError):
         # The daemon answers a request that it refuses for its size before it has read the whole: read that answer.
         return
 
@@ -116,7 +116,10 @@ def _receive(door: socket.socket) -> Answer:
     for line in lines:
         name, _, value = line.partition(":")
         headers[name.strip().lower()] = value.strip()
-    left = int(headers.get("content-length", "0")) - len(rest)
+    length = headers.get("content-length", "0")
+    if not length.isdigit():
+        raise ValueError(f"Content-Length {length[:80]!r}")
+    left = int(length) - len(rest)
     parts = [rest]
     while left > 0:
         parts.append(_some(door))
