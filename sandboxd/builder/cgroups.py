@@ -142,22 +142,19 @@ class Cgroups:
         finally:
             os.close(directory)
 
-    def make(self, name: str, *, memory_mb: int, pids: int) -> Cgroup:
-        """A new group with its limits set and read back; removed again where one does not take."""
+    def make(self, name: str) -> Cgroup:
+        """A new group without limits; nothing stays of one that cannot be made."""
         group = Cgroup(name, self._bases)
         try:
             for path, base in self._bases.items():
                 os.mkdir(name, 0o755, dir_fd=base)
                 group.directories[path] = _directory(name, base)
-            group.by_controller = {c: group.directories[path] for c, path in self._where.items()}
-            group.v2 = self.v2
-            group.unified = group.directories[self._unified]
-            group.limit_memory(memory_mb)
-            group.limit_cpu(INIT_CPU_QUOTA)
-            _set(group.by_controller["pids"], "pids.max", str(pids))
         except BaseException:
             group.remove()
             raise
+        group.by_controller = {c: group.directories[path] for c, path in self._where.items()}
+        group.v2 = self.v2
+        group.unified = group.directories[self._unified]
         return group
 
     def remove(self) -> None:
@@ -178,7 +175,13 @@ class Cgroup:
         self.v2: dict[str, bool] = {}
         self.unified = -1
 
-    def limit_memory(self, memory_mb: int) -> None:
+    def limit(self, *, memory_mb: int, pids: int) -> None:
+        """Set the limits, CPU as for the init phase, and read them back."""
+        self._limit_memory(memory_mb)
+        self.limit_cpu(INIT_CPU_QUOTA)
+        _set(self.by_controller["pids"], "pids.max", str(pids))
+
+    def _limit_memory(self, memory_mb: int) -> None:
         """Limit memory, without swap; on v2 an out-of-memory kill takes the whole group."""
         directory, size = self.by_controller["memory"], memory_mb * 1024 * 1024 // _PAGE * _PAGE
         if self.v2["memory"]:
@@ -200,10 +203,10 @@ class Cgroup:
             _set(directory, "cpu.cfs_period_us", str(CPU_PERIOD_US))
             _set(directory, "cpu.cfs_quota_us", str(slice_us))
 
-    def enter(self, pid: int) -> None:
-        """Move a process, and what it forks from now on, into the group."""
+    def enter_self(self) -> None:
+        """Move the calling process, and what it forks from now on, into the group."""
         for directory in self.directories.values():
-            _write(directory, "cgroup.procs", str(pid))
+            _write(directory, "cgroup.procs", "0")
 
     def open_freeze(self) -> int:
         """The switch that the service freezes and thaws by: one write, no trip through the builder."""

@@ -6,17 +6,15 @@ Room: root, parent side. Every kernel object of an environment is named here onc
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address
 
 from sandboxd.builder import init, namespaces, network, rootfs
 from sandboxd.builder.cgroups import Cgroup, Cgroups
-from sandboxd.builder.volumes import Volumes
+from sandboxd.builder.volumes import TEMPLATE_MB, Volumes
 from sandboxd.config import UIDS_PER_INSTANCE, Config
 from sandboxd.errors import StepFailed
 from sandboxd.model.environment import EnvironmentSpec
@@ -35,19 +33,26 @@ class Building(Enum):
 
 @dataclass(slots=True, eq=False)
 class Environment:
-    """One environment as the builder knows it; pids are those of the outer pid namespace."""
+    """One environment as the builder knows it; pids are those of the outer pid namespace.
 
-    spec: EnvironmentSpec
+    Until it has a spec it is a *spare*: a maker that waits in its namespaces and cgroup, made ahead because entering a
+    cgroup waits for an RCU grace period (10 ms where no other process moved just before; cgroup_threadgroup_rwsem).
+    """
+
     slot: int
     cgroup: Cgroup
     channel: socket.socket
     maker: int
-    log: int
+    tmp: int  # a volume of the default size, made ahead; -1 once used
+    spec: EnvironmentSpec | None = None
     address: IPv4Address | None = None
+    plan: tuple[bytes, list[int]] | None = None  # what the maker still waits for
+    log: int = -1
     pid1: int = 0
     runtime: int = 0
     doors: list[int] = field(default_factory=list)
     failure: tuple[str, int] | None = None
+    admitted: bool = False
     running: bool = False
     ending: bool = False
     destroy_asked: bool = False
@@ -92,62 +97,71 @@ class Host:
         self._config, self._cgroups, self._volumes, self._program = config, cgroups, volumes, program
         self.slots = Slots(UIDS_PER_INSTANCE // namespaces.UIDS_PER_ENVIRONMENT)
 
+    def function_uid(self, slot: int) -> int:
+        """The host uid that a function has in this slot's environment."""
+        return self.uid(slot) + 1
+
     def uid(self, slot: int) -> int:
         """First of the two host uids of a slot: the sandbox's own root; the function has the next one."""
         return self._config.uid_base + slot * namespaces.UIDS_PER_ENVIRONMENT
 
-    def start(self, spec: EnvironmentSpec, generation: str, environ: int) -> Environment:
-        """Prepare the host side and fork the maker. Raises StepFailed, with nothing half-made left."""
-        undo: list[Callable[[], object]] = []
-        try:
-            return self._start(spec, generation, environ, undo)
-        except BaseException:
-            for action in reversed(undo):
-                action()
-            raise
-
-    def _start(
-        self, spec: EnvironmentSpec, generation: str, environ: int, undo: list[Callable[[], object]]
-    ) -> Environment:
+    def prepare(self, name: str) -> Environment:
+        """Fork a maker into a new cgroup; it goes on to its namespaces. Raises StepFailed, with nothing left."""
         slot = self.slots.take()
-        undo.append(lambda: self.slots.give_back(slot))
-        function_uid = self.uid(slot) + 1
-        with _step("cgroup"):
-            cgroup = self._cgroups.make(f"{generation}-{spec.environment_id}", memory_mb=spec.memory_mb, pids=spec.pids)
-            undo.append(cgroup.remove)
-        address = None
-        if spec.egress:
-            address = self.router.addresses.take()
-            undo.append(functools.partial(self.router.addresses.give_back, address))
-        temporary: list[int] = []
         try:
-            with _step("image"):
-                root = _keep(temporary, rootfs.image_mount_in_parent(spec.image_digest.hex()))
-            with _step("code"):
-                code = _keep(temporary, rootfs.code_mount_in_parent(spec.code_digest.hex()))
-            with _step("dev"):
-                dev = _keep(temporary, rootfs.dev_mount_in_parent())
+            with _step("cgroup"):
+                cgroup = self._cgroups.make(name)
+        except BaseException:
+            self.slots.give_back(slot)
+            raise
+        try:
             with _step("tmp volume"):
-                tmp = _keep(temporary, self._volumes.make(spec.tmp_mb, function_uid))
-            with _step("log pipe"):
-                log, log_writer = os.pipe2(os.O_CLOEXEC)
-                undo.append(lambda: os.close(log))
-                _keep(temporary, log_writer)
-                os.fchown(log_writer, function_uid, function_uid)  # so that /dev/stdout can be opened again
-                os.set_blocking(log, False)
-            plan = init.Plan(
-                rootfs.Mounts(root, dev, code, tmp), self._program, environ, log_writer, spec.open_files,
-                spec.invoke_door, address,
-            )  # fmt: skip
+                tmp = self._volumes.make(TEMPLATE_MB, self.function_uid(slot))
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             with _step("fork"), theirs:
-                undo.append(ours.close)
                 maker = os.fork()
                 if maker == 0:
-                    init.run_maker(plan, theirs)
-            return Environment(spec, slot, cgroup, ours, maker, log, address)
-        finally:
-            door.close_all(temporary)
+                    init.run_maker(theirs, self._program, cgroup.enter_self)
+            return Environment(slot, cgroup, ours, maker, tmp)
+        except BaseException:
+            cgroup.remove()
+            self.slots.give_back(slot)
+            raise
+
+    def bind(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
+        """Make a spare the environment of a spec: limits, mounts, link; the maker goes on as soon as it stands.
+
+        Raises StepFailed; the environment is then to be ended.
+        """
+        environment.spec = spec
+        with _step("cgroup"):
+            environment.cgroup.limit(memory_mb=spec.memory_mb, pids=spec.pids)
+        descriptors: list[int] = []
+        environment.plan = (b"", descriptors)
+        with _step("image"):
+            descriptors.append(rootfs.image_mount_in_parent(spec.image_digest.hex()))
+        with _step("dev"):
+            descriptors.append(rootfs.dev_mount_in_parent())
+        with _step("code"):
+            descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
+        with _step("tmp volume"):
+            if spec.tmp_mb == TEMPLATE_MB:
+                descriptors.append(environment.tmp)
+                environment.tmp = -1
+            else:
+                descriptors.append(self._volumes.make(spec.tmp_mb, self.function_uid(environment.slot)))
+        with _step("log pipe"):
+            environment.log, log_writer = os.pipe2(os.O_CLOEXEC)
+            descriptors += [log_writer, os.dup(environ)]
+            uid = self.function_uid(environment.slot)
+            os.fchown(log_writer, uid, uid)  # so that /dev/stdout can be opened again
+            os.set_blocking(environment.log, False)
+        if spec.egress:
+            environment.address = self.router.addresses.take()
+        packed = environment.address.packed if environment.address else bytes(4)
+        environment.plan = (init.PLAN.pack(spec.open_files, spec.invoke_door, packed), descriptors)
+        if environment.admitted:
+            self._link_or_go_on(environment)
 
     def hear(self, environment: Environment) -> Building:
         """Take one record from a child: fixed size, from code of ours, before any of the user's exists."""
@@ -174,18 +188,22 @@ class Host:
         return Building.GOING_ON
 
     def _admit(self, environment: Environment) -> None:
-        """The maker stands in its namespaces: give it ids, its cgroup, its rank for the out-of-memory killer; go on."""
+        """The maker stands in its namespaces: give it its ids and its rank for the out-of-memory killer."""
         pid = environment.maker
         namespaces.map_ids_from_parent(pid, self.uid(environment.slot))
-        with _step("cgroup"):
-            environment.cgroup.enter(pid)
-            with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-                file.write(str(_OOM_SCORE))
-        if environment.address is None:
+        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+            file.write(str(_OOM_SCORE))
+        environment.channel.send(b"\1")
+        environment.admitted = True
+        if environment.plan is not None:
+            self._link_or_go_on(environment)
+
+    def _link_or_go_on(self, environment: Environment) -> None:
+        if environment.address is None or environment.spec is None:
             self.go_on(environment)
             return
         with _step("network"):
-            namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            namespace = os.open(f"/proc/{environment.maker}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 spec = environment.spec
                 self.router.admit(spec.environment_id, namespace, environment.address, spec.egress)
@@ -194,30 +212,30 @@ class Host:
 
     def go_on(self, environment: Environment, failure: tuple[str, int] | None = None) -> None:
         """Everything that comes from outside is in place, or has failed: the maker goes on, or ends."""
-        if failure is None:
-            environment.channel.send(b"\1")
-        else:
+        if failure is not None:
             environment.failure = environment.failure or failure
             environment.channel.shutdown(socket.SHUT_WR)
+        elif environment.plan is not None:
+            plan, descriptors = environment.plan
+            environment.plan = None
+            try:
+                door.send(environment.channel, plan, descriptors)
+            except OSError as error:
+                environment.failure = environment.failure or ("child", error.errno or 0)
+            finally:
+                door.close_all(descriptors)
 
     def remove(self, environment: Environment) -> bool:
         """Take away what an ended environment leaves: its cgroups, descriptors and uids. False: not yet ended."""
         if not environment.cgroup.remove():
             return False
-        door.close_all(environment.doors)
-        environment.doors = []
-        if environment.log >= 0:
-            os.close(environment.log)
-            environment.log = -1
+        left = [*environment.doors, *(environment.plan[1] if environment.plan else ())]
+        door.close_all([*left, *(d for d in (environment.tmp, environment.log) if d >= 0)])
+        environment.doors, environment.plan, environment.tmp, environment.log = [], None, -1, -1
         self.slots.give_back(environment.slot)
-        if environment.address is not None:
+        if environment.address is not None and environment.spec is not None:
             self.router.release(environment.spec.environment_id, environment.address)
         return True
-
-
-def _keep(descriptors: list[int], descriptor: int) -> int:
-    descriptors.append(descriptor)
-    return descriptor
 
 
 class _step:  # noqa: N801  # reads as a with-statement

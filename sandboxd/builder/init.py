@@ -2,8 +2,8 @@
 
 Room: root, child side, after fork. May: mount, drop. May not: log, thread, import, return.
 
-Three processes. The *maker* is forked by the builder, enters the new namespaces and waits until the builder has mapped
-its ids, put it into its cgroup and given it a link. It forks *pid 1* of the new pid namespace, which sets the sandbox
+Three processes. The *maker* is forked by the builder, enters its cgroup and the new namespaces, has its ids mapped and
+waits for a plan. With it, it forks *pid 1* of the new pid namespace, which sets the sandbox
 up (SETUP) and becomes the reaping init, and the *runtime*, which waits for that. Both pass DROP, in which everything
 is given up, and exec. When the maker exits the runtime becomes the builder's own child (the reaper of the maker's pid
 namespace, pid_namespaces(7)), which is how its exit status is known.
@@ -35,12 +35,14 @@ INIT_PROGRAM = "/usr/bin/catatonit"
 RUNTIME_PROGRAM = "/var/runtime/bootstrap"
 
 RECORD = struct.Struct("!Bii32s")
+PLAN = struct.Struct("!I?4s")  # open files, invoke door, address (0.0.0.0: no link)
+_PLAN_DESCRIPTORS = 6
 
 
 class Said(IntEnum):
     """Kinds of records from child to builder."""
 
-    IN_NAMESPACES = 1  # go on by one byte, once ids, cgroup and network are in place
+    IN_NAMESPACES = 1  # goes on by one byte, once its ids are mapped, and then by its plan
     DOORS = 2  # descriptors: listening sockets
     FORKED = 3  # pid 1, runtime; as the builder's pid namespace numbers them
     FAILED = 4  # errno, 0, name of the step
@@ -48,12 +50,11 @@ class Said(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a child needs, prepared by the builder before the fork."""
+    """What makes a sandbox this environment's, from the builder: descriptors and numbers."""
 
     mounts: rootfs.Mounts
-    program: bytes  # the seccomp filter
-    environ: int  # sealed memfd
     log: int  # write end of the log pipe
+    environ: int  # sealed memfd
     open_files: int
     invoke_door: bool
     address: IPv4Address | None  # of its link; None: loopback only
@@ -63,6 +64,7 @@ class Plan:
 class _Child:
     plan: Plan
     channel: socket.socket
+    program: bytes  # the seccomp filter
     identity: int  # id inside the outer user namespace
 
 
@@ -105,7 +107,7 @@ DROP: list[Step] = [
     ("last user namespace", lambda child: namespaces.enter_last_user_namespace_in_child(child.identity)),
     ("capabilities", lambda _: capabilities.drop_all_in_child()),
     ("no_new_privs", lambda _: capabilities.no_new_privs_in_child()),
-    ("seccomp", lambda child: seccomp.load_in_child(child.plan.program)),
+    ("seccomp", lambda child: seccomp.load_in_child(child.program)),
 ]
 
 
@@ -119,12 +121,13 @@ def _descriptors(child: _Child) -> None:
     linux.close_from(5)
 
 
-def run_maker(plan: Plan, channel: socket.socket) -> NoReturn:
+def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:
     """The maker's whole life."""
     with _reporting(channel.fileno()) as report:
+        report.step = "cgroup"
+        enter_cgroup()
         report.step = "namespaces"
         linux.unshare(namespaces.FIRST_NAMESPACES)
-        channel.setblocking(True)
         channel.send(RECORD.pack(Said.IN_NAMESPACES, 0, 0, b""))
         if not channel.recv(1):
             os._exit(1)
@@ -132,22 +135,41 @@ def run_maker(plan: Plan, channel: socket.socket) -> NoReturn:
         linux.unshare(linux.CLONE_NEWCGROUP)
         report.step = "ids"
         namespaces.become_in_child(0)
+        report.step = "keyring"
+        linux.join_new_session_keyring()
+        report.step = "plan"
+        plan = _receive_plan(channel)
         report.step = "fork"
+        # pivot_root moves every process of the namespace to the new root, but misses one that is being forked
+        # meanwhile: pid 1 begins when both exist, the runtime goes on when pid 1 has set up.
+        begin, begun = os.pipe()
         ready, done = os.pipe()
         pid1 = os.fork()
         if pid1 == 0:
-            _run_pid1(_Child(plan, channel, 0), done)
+            _run_pid1(_Child(plan, channel, program, 0), begin, done)
         os.close(done)
         runtime = os.fork()
         if runtime == 0:
-            _run_runtime(_Child(plan, channel, 1), ready)
+            _run_runtime(_Child(plan, channel, program, 1), ready)
+        os.write(begun, b"\1")
         channel.send(RECORD.pack(Said.FORKED, pid1, runtime, b""))
         os._exit(0)
     os._exit(1)
 
 
-def _run_pid1(child: _Child, done: int) -> NoReturn:
+def _receive_plan(channel: socket.socket) -> Plan:
+    plan, descriptors, _, _ = socket.recv_fds(channel, PLAN.size, _PLAN_DESCRIPTORS)
+    if len(plan) != PLAN.size or len(descriptors) != _PLAN_DESCRIPTORS:
+        os._exit(1)  # the builder went on without this maker
+    open_files, invoke_door, address = PLAN.unpack(plan)
+    root, dev, code, tmp, log, environ = descriptors
+    link = IPv4Address(address) if any(address) else None
+    return Plan(rootfs.Mounts(root, dev, code, tmp), log, environ, open_files, invoke_door, link)
+
+
+def _run_pid1(child: _Child, begin: int, done: int) -> NoReturn:
     with _reporting(child.channel.fileno()) as report:
+        os.read(begin, 1)
         _run(SETUP, child, report)
         os.write(done, b"\1")
         _run(DROP, child, report)

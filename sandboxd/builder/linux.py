@@ -8,6 +8,7 @@ Constants keep the kernel headers' names. Sources: the section 2 page of the sam
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import struct
@@ -61,13 +62,13 @@ SECCOMP_SET_MODE_FILTER = 1
 # From 424 on, system calls have one number on every architecture.
 _SYS_open_tree, _SYS_move_mount, _SYS_fsopen, _SYS_fsconfig, _SYS_fsmount = 428, 429, 430, 431, 432
 _SYS_close_range, _SYS_openat2, _SYS_mount_setattr = 436, 437, 442
-_SYS_pivot_root, _SYS_seccomp = {"x86_64": (155, 317), "aarch64": (41, 277)}[platform.machine()]
+_SYS_pivot_root, _SYS_keyctl, _SYS_seccomp = {"x86_64": (155, 250, 317), "aarch64": (41, 219, 277)}[platform.machine()]
 
 
 def _checked(name: str, result: int) -> int:
     if result < 0:
-        errno = ctypes.get_errno()
-        raise OSError(errno, os.strerror(errno), name)
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), name)
     return result
 
 
@@ -146,6 +147,15 @@ def prctl(operation: int, argument: int = 0, argument3: int = 0) -> int:
     """prctl with up to two arguments."""
     result = _libc.prctl(c_int(operation), c_ulong(argument), c_ulong(argument3), c_ulong(0), c_ulong(0))
     return _checked("prctl", result)
+
+
+def join_new_session_keyring() -> None:
+    """Leave the session keyring that was inherited for a new, empty one (keyctl(2))."""
+    try:
+        _syscall("keyctl", _SYS_keyctl, c_int(1), c_void_p())  # KEYCTL_JOIN_SESSION_KEYRING, anonymous
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # a kernel without keys has none to inherit
+            raise
 
 
 _CAPABILITY_HEADER = struct.pack("=Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread

@@ -99,7 +99,8 @@ class Router:
 
     def _make_namespace(self) -> None:
         for name, value in (
-            ("net/ipv4/ip_forward", "1"), ("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/default/rp_filter", "1"),
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/default/rp_filter", "1"),
             ("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1"),
             ("net/ipv6/conf/default/addr_gen_mode", "1"),
         ):  # fmt: skip
@@ -255,7 +256,8 @@ class Router:
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        self._channel.send(REPLY.pack(kind, environment_id, reason, step.encode()))
+        with contextlib.suppress(BrokenPipeError):  # the builder is leaving: the next read says so
+            self._channel.send(REPLY.pack(kind, environment_id, reason, step.encode()))
         return True
 
 

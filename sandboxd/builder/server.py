@@ -53,6 +53,7 @@ from sandboxd.privsep.messages import (
 )
 
 log = logging.getLogger("sandboxd.builder")
+_SPARES = 2
 _MAX_UNPACKERS = 2
 _SHUTDOWN_SECONDS = 8.0
 _RETRY_SECONDS = 0.005
@@ -68,7 +69,9 @@ class Server:
         self._code = code_directory
         self._environments: dict[int, Environment] = {}
         self._by_pid: dict[int, Environment] = {}
-        self._ending: dict[int, Environment] = {}
+        self._ending: set[Environment] = set()
+        self._spares: deque[Environment] = deque()
+        self._made = 0
         self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
         self._building = 0
         self._uploads: deque[tuple[Unpack, int]] = deque()
@@ -87,13 +90,14 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._on_child_signal(wakeup))
+        self._refill()
         self._say(Ready())
         while self._open:
             self._turn()
-        for environment in list(self._environments.values()):
+        for environment in [*self._environments.values(), *self._spares]:
             self._end(environment)
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
-        while self._environments and time.monotonic() < deadline:
+        while self._ending and time.monotonic() < deadline:
             self._turn()
         signal.set_wakeup_fd(-1)
 
@@ -101,7 +105,7 @@ class Server:
         for key, _ in self._selector.select(_RETRY_SECONDS if self._ending else None):
             handler: Callable[[], None] = key.data
             handler()
-        for environment in list(self._ending.values()):
+        for environment in list(self._ending):
             self._finish_end(environment)
 
     # requests
@@ -141,20 +145,43 @@ class Server:
     # environments
 
     def _answer_bind(self, message: Bind, environ: int) -> None:
-        spec = message.spec
-        if spec.environment_id in self._environments:
-            raise ProtocolViolation(f"environment {spec.environment_id} exists")
+        number = message.spec.environment_id
+        if number in self._environments:
+            raise ProtocolViolation(f"environment {number} exists")
         try:
-            environment = self._host.start(spec, self._generation, environ)
+            environment = self._spares.popleft() if self._spares else self._prepare()
         except (StepFailed, OSError) as error:
-            log.warning("environment %d: %s", spec.environment_id, error)
-            step = error.step if isinstance(error, StepFailed) else str(error.filename or "host side")
-            self._say(BindFailed(spec.environment_id, error.errno or 0, step))
+            self._say_failed(number, error)
             return
-        self._environments[spec.environment_id] = environment
-        self._by_pid[environment.maker] = environment
+        self._environments[number] = environment
         self._building += 1
+        try:
+            self._host.bind(environment, message.spec, environ)
+        except (StepFailed, OSError) as error:
+            environment.failure = (error.step if isinstance(error, StepFailed) else "bind", error.errno or 0)
+            log.warning("environment %d: %s", number, error)
+            environment.channel.shutdown(socket.SHUT_WR)
+
+    def _say_failed(self, number: int, error: StepFailed | OSError) -> None:
+        log.warning("environment %d: %s", number, error)
+        step = error.step if isinstance(error, StepFailed) else "host side"
+        self._say(BindFailed(number, error.errno or 0, step))
+
+    def _prepare(self) -> Environment:
+        self._made += 1
+        environment = self._host.prepare(f"{self._generation}-{self._made}")
+        self._by_pid[environment.maker] = environment
         self._selector.register(environment.channel, selectors.EVENT_READ, lambda: self._on_child(environment))
+        return environment
+
+    def _refill(self) -> None:
+        """Make spares while nothing else waits: what one costs is then nobody's latency."""
+        while len(self._spares) < _SPARES and self._open:
+            try:
+                self._spares.append(self._prepare())
+            except (StepFailed, OSError) as error:
+                log.warning("no spare environment: %s", error)
+                return
 
     def _on_child(self, environment: Environment) -> None:
         state = self._host.hear(environment)
@@ -165,6 +192,12 @@ class Server:
             return
         self._selector.unregister(environment.channel)
         environment.channel.close()
+        if environment.spec is None:
+            if environment in self._spares:
+                self._spares.remove(environment)
+                log.warning("a spare environment ended at step %s", environment.failure)
+            self._end(environment)
+            return
         self._building -= 1
         number = environment.spec.environment_id
         if environment.failure is None and not environment.ending:
@@ -181,6 +214,7 @@ class Server:
                 self._on_exit(pid, self._unclaimed.pop(pid))
         if not self._building:
             self._unclaimed.clear()
+            self._refill()
 
     def _on_router(self) -> None:
         request, number, reason, step = self._host.router.reply()
@@ -193,7 +227,7 @@ class Server:
 
     def _answer_init_ended(self, environment_id: int) -> None:
         environment = self._environments.get(environment_id)
-        if environment is not None and not environment.ending:
+        if environment is not None and environment.spec is not None and not environment.ending:
             environment.cgroup.limit_cpu(environment.spec.cpu_quota)
 
     def _answer_destroy(self, environment_id: int) -> None:
@@ -208,17 +242,22 @@ class Server:
         if not environment.ending:
             environment.ending = True
             environment.cgroup.kill()
-            self._ending[environment.spec.environment_id] = environment
+            if environment.maker in self._by_pid:  # not reaped; it may not have entered its cgroup yet
+                os.kill(environment.maker, signal.SIGKILL)
+            self._ending.add(environment)
 
     def _finish_end(self, environment: Environment) -> None:
         if environment.channel.fileno() >= 0 or not self._host.remove(environment):
             return
+        self._ending.discard(environment)
+        for pid in (environment.pid1, environment.runtime):
+            self._by_pid.pop(pid, None)
+        if environment.spec is None:
+            return
         number = environment.spec.environment_id
-        del self._ending[number], self._environments[number]
+        del self._environments[number]
         if environment.address is not None:
             self._released[number] = environment.address
-        for pid in (environment.maker, environment.pid1, environment.runtime):
-            self._by_pid.pop(pid, None)
         if environment.destroy_asked:
             self._say(Destroyed(number))
 
@@ -239,7 +278,7 @@ class Server:
         if environment is None:
             if self._building:
                 self._unclaimed[pid] = status
-        elif pid == environment.runtime and environment.running and not environment.ending:
+        elif pid == environment.runtime and environment.running and environment.spec and not environment.ending:
             self._say(Exited(environment.spec.environment_id, status, environment.cgroup.out_of_memory()))
 
     # code packages
