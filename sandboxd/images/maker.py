@@ -30,10 +30,10 @@ Progress = Callable[[str, float], None]
 
 # Each phase with the share of the whole time that it takes.
 PHASES = {
-    "runtime client": 0.15,
     "package lists": 0.25,
-    "download": 0.05,
+    "download": 0.1,
     "unpack": 0.15,
+    "runtime client": 0.1,
     "tailor": 0.05,
     "compile": 0.25,
     "seal": 0.1,
@@ -61,11 +61,12 @@ def build(
     `mirror` replaces Debian's. `progress` gets the phase's name (of PHASES) and how much of it is done, 0 to 1. Raises
     ImageError; then, and when interrupted, nothing of the build is left.
     """
+    _check_host()
     recipe = load_recipe(runtime)
     if not force and (entry := current(config, recipe)):
         return entry
-    _check_host()
     report = progress or (lambda phase, done: None)
+    umask = os.umask(0o022)  # the namespace's root reads, as anybody else, what is laid out for it
     try:
         with store.building_directory(config, runtime) as work:
             sealed = _make(recipe, work, mirror, report)
@@ -78,6 +79,8 @@ def build(
         if "No space left on device" in error.output:
             raise ImageError(_disk_full(config)) from error
         raise
+    finally:
+        os.umask(umask)
 
 
 def current(config: Config, recipe: Recipe) -> ImageEntry | None:
@@ -105,15 +108,14 @@ def _disk_full(config: Config) -> str:
 def _make(recipe: Recipe, work: Path, mirror: str | None, report: Progress) -> Sealed:
     space = work / "space"
     build_directory = space / "build"
-    build_directory.mkdir(parents=True)
-    report("runtime client", 0)
-    _fetch_client(recipe, build_directory / "wheels")
     for path in ingredients(recipe.directory):
         target = build_directory / path.relative_to(recipe.directory)
-        target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
     with build_namespace(space) as namespace:
         _unpack_packages(recipe, namespace, mirror, report)
+        report("runtime client", 0)
+        fetch_client(recipe, build_directory / "wheels")
         _tailor(recipe, namespace, report)
     entries = sum(len(directories) + len(files) for _, directories, files in os.walk(space / "rootfs"))
     report("seal", 0)
@@ -124,25 +126,18 @@ def _make(recipe: Recipe, work: Path, mirror: str | None, report: Progress) -> S
     return sealed
 
 
-def _fetch_client(recipe: Recipe, target: Path) -> None:
-    """Download the runtime client and what it needs as wheels; they are unpacked later, inside the namespace."""
+def fetch_client(recipe: Recipe, target: Path) -> None:
+    """Download the runtime client and what it needs as wheels; they are unpacked later, inside the namespace.
+
+    Raises ImageError.
+    """
     machine, short = os.uname().machine, recipe.python.replace(".", "")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-    platforms = [f"--platform={name}_{machine}" for name in ("manylinux2014", "manylinux_2_28")]
-    interpreter = [f"--python-version={recipe.python}", "--implementation=cp", f"--abi=cp{short}", "--abi=abi3"]
-    where = ["--only-binary=:all:", f"--dest={target}"]
     # A download that outlived a killed maker would write into a directory that the next build removes.
-    command = [
-        "setpriv",
-        "--pdeathsig=KILL",
-        *pip,
-        "download",
-        *where,
-        *platforms,
-        *interpreter,
-        "--abi=none",
-        *recipe.requirements,
-    ]
+    pip = ["setpriv", "--pdeathsig=KILL", sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    options = ["--quiet", "--only-binary=:all:", f"--dest={target}", f"--python-version={recipe.python}"]
+    options += [f"--platform={name}_{machine}" for name in ("manylinux2014", "manylinux_2_28")]
+    options += ["--implementation=cp", f"--abi=cp{short}", "--abi=abi3", "--abi=none"]
+    command = [*pip, "download", *options, *recipe.requirements]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         errors = [line for line in done.stderr.splitlines() if line.strip()] or ["pip failed"]

@@ -36,8 +36,8 @@ class StepFailedInNamespace(ImageError):
 class Namespace:
     """Runs programs as root of the build's namespace; /tmp is there the directory that was given."""
 
-    def __init__(self, holder: int) -> None:
-        namespaces = Path(f"/proc/{holder}/ns")
+    def __init__(self, holder: subprocess.Popen[bytes]) -> None:
+        namespaces = Path(f"/proc/{holder.pid}/ns")
         self._enter = [
             "nsenter",
             f"--user={namespaces}/user",
@@ -53,14 +53,23 @@ class Namespace:
     def mount_tmp(self) -> None:
         """Show the holder's working directory, and nothing of the host's, as /tmp."""
         # By the holder's working directory and uncanonicalized: directories above it may be closed to the namespace.
-        command = [*self._enter, f"--wd=/proc/{self._holder}/cwd", "mount", "--no-canonicalize", "--bind", ".", "/tmp"]
+        command = [
+            *self._enter,
+            f"--wd=/proc/{self._holder.pid}/cwd",
+            "mount",
+            "--no-canonicalize",
+            "--bind",
+            ".",
+            "/tmp",
+        ]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
         if done.returncode:
             raise StepFailedInNamespace("mount", done.returncode, done.stderr.strip())
 
     def run(self, command: list[str], line: Callable[[str], None], **variables: str) -> None:
         """Run a program to its end, each line that it prints handed to `line`; raises StepFailedInNamespace."""
-        environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/tmp", "TMPDIR": "/tmp"}
+        environ = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "HOME": "/tmp/scratch"}
+        environ["TMPDIR"] = environ["HOME"]
         environ |= {name: value for name, value in os.environ.items() if name.lower() in _PROXIES}
         process = subprocess.Popen(
             [*self._enter, *command],
@@ -71,6 +80,7 @@ class Namespace:
             errors="replace",
             cwd="/",
             env=environ | variables,
+            start_new_session=True,  # an interrupt from the terminal comes to the maker, which ends everything
         )
         tail: list[str] = []
         assert process.stdout is not None
@@ -80,26 +90,46 @@ class Namespace:
                     line(text.rstrip())
                     tail = [*tail[1 - _TAIL_LINES :], text.rstrip()]
             except BaseException:
-                process.kill()  # else `with` would wait for its end
+                self.end()
                 raise
         if process.returncode:
             raise StepFailedInNamespace(command[0], process.returncode, "\n".join(tail))
 
+    def end(self) -> None:
+        """End every process in the namespace; nothing runs in it any more."""
+        # By its pid 1 and never one by one: a killed nsenter would leave its child to a parent outside of the pid
+        # namespace, and pid 1 cannot end before that parent has reaped the child.
+        assert self._holder.stdin is not None
+        self._holder.stdin.close()
+        self._holder.wait()
+
 
 @contextlib.contextmanager
 def build_namespace(directory: Path) -> Iterator[Namespace]:
-    """Namespaces for one build, with `directory` (given to their root) as /tmp; on return all their processes are gone."""
-    os.chown(directory, UID_BASE, UID_BASE)
+    """Namespaces for one build, with `directory` as /tmp, where their root may write below rootfs/ and scratch/ only.
+
+    When this returns no process of theirs is left.
+    """
+    for name in ("rootfs", "scratch"):
+        (directory / name).mkdir(mode=0o755)
+        os.chown(directory / name, UID_BASE, UID_BASE)
     unshare = ["unshare", "--user", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
     holder = subprocess.Popen(
-        [*unshare, "sh", "-c", "echo ready; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=directory
+        [*unshare, "sh", "-c", "echo ready; exec cat"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=directory,
+        start_new_session=True,
     )
     assert holder.stdin is not None and holder.stdout is not None
-    with holder, holder.stdin, holder.stdout:
+    with holder:
         if holder.stdout.readline() != b"ready\n":
             raise ImageError("a user namespace cannot be made here; see sandboxd doctor")
         for ids in ("uid_map", "gid_map"):
             Path(f"/proc/{holder.pid}/{ids}").write_text(f"0 {UID_BASE} {UIDS_PER_INSTANCE}\n")
-        namespace = Namespace(holder.pid)
+        namespace = Namespace(holder)
         namespace.mount_tmp()
-        yield namespace
+        try:
+            yield namespace
+        finally:
+            namespace.end()
