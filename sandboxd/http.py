@@ -202,6 +202,12 @@ class HttpProtocol(asyncio.Protocol):
             if self._header_pieces > _MAX_HEADER_PIECES:
                 self._refuse(431, "headers come in too many pieces")
 
+    def finish(self) -> None:
+        """Take no further request; close, now or behind the answers that are being waited for."""
+        self._closing = True
+        if self._task is None and not self._pending:
+            self._transport.close()
+
     def eof_received(self) -> bool:
         self._closing = True
         return self._limits.half_close and (self._task is not None or bool(self._pending))
@@ -370,9 +376,16 @@ class Server:
     server: asyncio.Server
     connections: set[HttpProtocol]
 
-    async def stop_listening(self) -> None:
+    def stop_listening(self) -> None:
         """Take no further connection; those that wait in the backlog stay there for whoever holds the socket next."""
         self.server.close()
+
+    async def finish(self) -> None:
+        """Close idle connections now, every other one behind the answers that it waits for; return when all are."""
+        while self.connections:
+            for connection in list(self.connections):
+                connection.finish()
+            await asyncio.sleep(0.01)
 
     def abort(self) -> None:
         """End the door with every connection."""

@@ -1,0 +1,139 @@
+"""The service: REST API, scheduler, Runtime API and store in one unprivileged process.
+
+Room: service, user `sandboxd`, no capability. May: talk to clients, functions and, by messages, to the builder.
+May not: mount, clone, kill by pid, touch netlink. This file only puts the rooms together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import pickle
+import pwd
+import re
+import resource
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import prctl
+
+_BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, on the whole host
+_BACKLOG = 4096
+
+log = logging.getLogger("sandboxd.service")
+
+
+@dataclass(frozen=True, slots=True)
+class Inheritance:
+    """The descriptors that the keeper hands over."""
+
+    config: int
+    builder: int
+    ready: int
+    tcp: int
+    unix: int
+
+
+def main() -> None:
+    """Become the service: `python -m sandboxd.service CONFIG_FD BUILDER_FD READY_FD TCP_FD UNIX_FD`."""
+    given = Inheritance(*map(int, sys.argv[1:6]))
+    with os.fdopen(given.config, "rb") as file:
+        config = pickle.load(file)  # noqa: S301  # from the keeper, which is root
+    prctl.set_name("sandboxd-serve")
+    prctl.set_proctitle("sandboxd: service")
+    logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    _raise_descriptor_limit()
+    _drop_privilege(config.user)
+    # Only now the code that meets what clients and functions send.
+    import uvloop
+
+    try:
+        uvloop.run(_serve(config, given))
+    except KeyboardInterrupt:
+        sys.exit(1)
+
+
+def _raise_descriptor_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _drop_privilege(user: str) -> None:
+    """Give up root for good: bounding set, groups, ids, and every way back by execve."""
+    account = pwd.getpwnam(user)
+    prctl.capbset.limit()
+    os.setgroups([])
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    prctl.set_no_new_privs(1)
+    os.umask(0o077)
+    held = Path("/proc/self/status").read_text().split("Cap", 1)[1]
+    if os.getresuid() != (account.pw_uid,) * 3 or re.findall(
+        r"(?:Inh|Prm|Eff|Bnd|Amb):\t(?!0{16}$)", held, re.MULTILINE
+    ):
+        raise SystemExit("sandboxd service: privilege could not be given up")
+
+
+async def _serve(config: object, given: Inheritance) -> None:
+    from sandboxd.api.server import Api
+    from sandboxd.config import Config
+    from sandboxd.environment.logs import Logs
+    from sandboxd.http import Budget, HttpLimits, serve
+    from sandboxd.privsep.client import Client
+    from sandboxd.scheduler.scheduler import Scheduler
+    from sandboxd.store.store import Store
+
+    assert isinstance(config, Config)
+    loop = asyncio.get_running_loop()
+    over = loop.create_future()
+
+    def end(reason: str) -> None:
+        if not over.done():
+            over.set_result(reason)
+
+    channel = socket.socket(fileno=given.builder)
+    builder = Client(channel, on_exited=lambda exited: scheduler.on_exited(exited), on_gone=end)
+    await builder.ready()
+    store = await Store.open(config, builder)
+    logs = Logs(config.service_dir / "logs")
+    scheduler = Scheduler(
+        config, builder, logs, store.images.digest, lambda function, request: api.handle_invoke_door(function, request)
+    )
+    api = Api(config, store, scheduler, logs)
+    budget = Budget(_BODY_BUDGET)
+    limits = HttpLimits(body=api.body_limit)
+    servers = [
+        await serve(socket.socket(fileno=fd), handler, limits, budget, api.refuse, _BACKLOG, api.oversized)
+        for fd, handler in ((given.tcp, api.handle_tcp), (given.unix, api.handle_unix))
+    ]
+    loop.add_signal_handler(signal.SIGTERM, end, "stop")
+    os.write(given.ready, b"R")
+    os.close(given.ready)
+    log.info("serving http://%s:%d and %s", *config.api_listen, config.api_socket)
+    reason = await over
+    if reason == "stop":
+        deadline = loop.time() + config.drain
+        for server in servers:
+            server.stop_listening()
+        await scheduler.drain(config.drain)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline + 1):
+                await asyncio.gather(*(server.finish() for server in servers))
+    for server in servers:
+        server.abort()
+    await api.close()
+    logs.close()
+    store.close()
+    builder.close()
+    if reason != "stop":
+        log.error("%s", reason)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
