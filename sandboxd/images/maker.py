@@ -45,6 +45,7 @@ _MMDEBSTRAP_PHASES = {
     "extracting archives": "unpack",
 }
 _UNREACHABLE = re.compile(r"Failed to fetch|Could not (resolve|connect)|Unable to connect|Temporary failure|timed out")
+_FULL = re.compile(r"No space left on device|don't have enough free space")
 _PROGRAMS = {
     "mmdebstrap": "mmdebstrap debian-archive-keyring",
     "unshare": "util-linux",
@@ -76,7 +77,7 @@ def build(
             raise ImageError(_disk_full(config)) from error
         raise ImageError(f"building {runtime}: {error}") from error
     except StepFailedInNamespace as error:
-        if "No space left on device" in error.output:
+        if _FULL.search(error.output):
             raise ImageError(_disk_full(config)) from error
         raise
     finally:

@@ -30,7 +30,9 @@ class StepFailedInNamespace(ImageError):
 
     def __init__(self, program: str, status: int, output: str) -> None:
         self.output = output
-        super().__init__(f"{program} failed with status {status}:\n{output}")
+        lines = output.splitlines()
+        reasons = [line for line in lines if line.startswith("E: ")] or lines[-5:]  # as apt and mmdebstrap mark them
+        super().__init__("\n".join([f"{program} failed with status {status}", *reasons]))
 
 
 class Namespace:

@@ -56,6 +56,13 @@ def processes_of_builds() -> list[int]:
     return found
 
 
+def space(tmp_path: Path) -> Path:
+    """A directory that the namespace's root may enter."""
+    directory = tmp_path / "space"
+    directory.mkdir(mode=0o755)
+    return directory
+
+
 def until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 20
     while not condition():
@@ -158,12 +165,11 @@ def test_an_image_is_current_while_its_recipe_and_tree_are(config: Config) -> No
 
 
 def test_the_namespaces_root_is_nobody_on_the_host(tmp_path: Path) -> None:
-    space = tmp_path / "space"
-    space.mkdir(mode=0o755)
-    (space / "secret").write_text("host")
-    (space / "secret").chmod(0o600)
+    place = space(tmp_path)
+    (place / "secret").write_text("host")
+    (place / "secret").chmod(0o600)
     lines: list[str] = []
-    with build_namespace(space) as namespace:
+    with build_namespace(place) as namespace:
         namespace.run(
             ["sh", "-c", "id -u; cat /proc/self/uid_map; touch /tmp/rootfs/made; cat < /dev/null"], lines.append
         )
@@ -175,7 +181,7 @@ def test_the_namespaces_root_is_nobody_on_the_host(tmp_path: Path) -> None:
             namespace.run(["sh", "-c", "echo 1 > /proc/sys/vm/drop_caches"], lines.append)
     assert lines[0] == "0"
     assert lines[1].split() == ["0", str(UIDS.start), str(len(UIDS))]
-    assert (space / "rootfs/made").stat().st_uid == UIDS.start
+    assert (place / "rootfs/made").stat().st_uid == UIDS.start
     assert processes_of_builds() == []
 
 
@@ -208,3 +214,16 @@ def test_commands_show_and_remove(settings: Path, config: Config) -> None:
     assert json.loads(sandboxd(settings, "build", "python3.13", "--output", "json").stdout)["recipe"] == recipe.digest
     assert sandboxd(settings, "rm", "python3.13").returncode == 0
     assert os.listdir(config.images_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("seq 100; exit 3", "sh failed with status 3\n96\n97\n98\n99\n100"),
+        ("echo I: fine; echo 'E: broken pin'; echo more; exit 25", "sh failed with status 25\nE: broken pin"),
+    ],
+)
+def test_a_failed_program_is_told_in_its_own_words(tmp_path: Path, script: str, message: str) -> None:
+    with build_namespace(space(tmp_path)) as namespace, pytest.raises(StepFailedInNamespace) as raised:
+        namespace.run(["sh", "-c", script], lambda line: None)
+    assert str(raised.value) == message
