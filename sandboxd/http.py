@@ -157,8 +157,7 @@ class HttpProtocol(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport  # type: ignore[assignment]  # uvloop's are no subclass of asyncio.Transport
         self._deadline = self._loop.time() + self._limits.request_seconds
         self._timer = self._loop.call_at(self._deadline, self._on_timer)
         if self._limits.connections and len(self._connections) >= self._limits.connections:
