@@ -162,7 +162,7 @@ class HttpProtocol(asyncio.Protocol):
         self._timer = self._loop.call_at(self._deadline, self._on_timer)
         if self._limits.connections and len(self._connections) >= self._limits.connections:
             self._refused = True
-            transport.abort()
+            self._transport.abort()
             return
         self._connections.add(self)
 
