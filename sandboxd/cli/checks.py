@@ -217,6 +217,11 @@ def _images(config: Config) -> Iterator[Check]:
             built.append(f"{record['runtime']} ({record['bytes'] // MIB} MB)")
     found = ", ".join(built) or f"none in {config.images_dir}"
     yield _judge("images", bool(built), found, "sandboxd image build python3.13", bad="warn")
+    keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+    missing = [] if shutil.which("mmdebstrap", path=_SBIN) else ["mmdebstrap"]
+    missing += [] if keyring.exists() else [keyring.stem]
+    found = f"missing: {', '.join(missing)}" if missing else f"mmdebstrap, {keyring.stem}"
+    yield _judge("image tools", not missing, found, f"apt-get install {' '.join(missing)}", bad="warn")
 
 
 def _space(config: Config) -> Iterator[Check]:

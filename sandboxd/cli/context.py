@@ -103,7 +103,7 @@ def complete_function(ctx: click.Context, _: click.Parameter, incomplete: str) -
 
     try:
         body = ctx.ensure_object(Context).client.call("ListFunctions", "GET", "/2015-03-31/functions/", timeout=1)
-    except SandboxdError:
+    except (Failure, SandboxdError):
         return []
     names = [str(function["FunctionName"]) for function in body.get("Functions", [])]
     return [name for name in names if name.startswith(incomplete)]

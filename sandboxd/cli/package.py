@@ -30,7 +30,7 @@ def pack_directory(directory: Path, limits: Limits) -> bytes:
     if not names:
         raise PackageError(f"{directory}: holds no file")
     if len(names) > limits.zip_entries:
-        raise PackageError(f"{directory}: {len(names)} files, more than {limits.zip_entries}")
+        raise PackageError(f"{directory}: {len(names)} files, more than {limits.zip_entries} (limits.zip_entries)")
     buffer, total = io.BytesIO(), 0
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as package:
         for name in names:
@@ -47,7 +47,7 @@ def pack_directory(directory: Path, limits: Limits) -> bytes:
 def within_limit(package: bytes, source: Path, limits: Limits) -> bytes:
     """The package, or PackageError where it is larger than the daemon takes."""
     if len(package) > limits.zip_bytes:
-        raise PackageError(f"{source}: {len(package)} bytes as a zip, more than {limits.zip_bytes} (limits.zip_bytes)")
+        raise PackageError(f"{source}: as a zip larger than {limits.zip_bytes} bytes (limits.zip_bytes)")
     return package
 
 
@@ -69,5 +69,5 @@ def _read(path: Path, room: int) -> tuple[bytes, int]:
         status = os.fstat(file.fileno())
         content = file.read(max(0, room) + 1)
     if len(content) > room:
-        raise PackageError(f"{path}: the files are larger than the limit altogether (limits.unzipped_bytes)")
+        raise PackageError(f"{path}: with it the files exceed what is allowed altogether (limits.unzipped_bytes)")
     return content, 0o755 if status.st_mode & stat.S_IXUSR else 0o644
