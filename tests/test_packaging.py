@@ -1,0 +1,147 @@
+"""Locks, scripts, unit file, wheel: what a new machine is laid from."""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import sandboxd
+
+REPOSITORY = Path(__file__).parents[1]
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+SCRIPTS = sorted(
+    path
+    for directory in ("scripts", ".ci")
+    for path in (REPOSITORY / directory).iterdir()
+    if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")
+)
+ENTRY = re.compile(
+    r"(?P<name>[a-z0-9._-]+)==(?P<version>\S+) \\\n(?P<hashes>(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)"
+)
+
+
+def locked(file: str) -> dict[str, str]:
+    """Names and versions; whatever in the file is neither a whole entry nor a comment is an error."""
+    text = (REPOSITORY / file).read_text()
+    assert re.sub(r"(?m)^ *#.*\n", "", ENTRY.sub("", text)) == ""
+    return {match["name"]: match["version"] for match in ENTRY.finditer(text)}
+
+
+@pytest.mark.parametrize(
+    ("file", "requirements"),
+    [
+        ("requirements.lock", PROJECT["dependencies"]),
+        ("requirements-test.lock", PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]),
+    ],
+)
+def test_lock_pins_every_requirement_within_its_range(file: str, requirements: list[str]) -> None:
+    versions = locked(file)
+    for requirement in map(Requirement, requirements):
+        version = versions[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} is locked to {version}"
+
+
+def test_the_tests_lock_is_the_daemons_and_more() -> None:
+    daemon, tests = locked("requirements.lock"), locked("requirements-test.lock")
+    assert daemon.items() < tests.items()
+
+
+def test_locks_name_no_index() -> None:
+    for file in ("requirements.lock", "requirements-test.lock"):
+        text = (REPOSITORY / file).read_text()
+        assert "://" not in text
+        assert "--index" not in text
+        assert "--find-links" not in text
+
+
+def test_version_is_said_once() -> None:
+    assert PROJECT["version"] == sandboxd.__version__
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_are_programs(script: Path) -> None:
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+
+
+def test_all_scripts_are_there() -> None:
+    assert {"provision", "quickstart", "check", "test", "lock", "run"} <= {script.name for script in SCRIPTS}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+@pytest.mark.parametrize("script", ["provision", "quickstart", "test"])
+def test_scripts_that_need_root_say_so(script: str) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # the checkout may be closed to other users
+        os.chmod(directory, 0o755)
+        shutil.copytree(REPOSITORY / "scripts", Path(directory, "scripts"))
+        done = subprocess.run(
+            [Path(directory, "scripts", script)],
+            capture_output=True, text=True, check=False, timeout=60, preexec_fn=_become_nobody,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"{script}: has to be run as root: sudo ")
+
+
+def _become_nobody() -> None:
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+
+
+def test_provision_takes_one_option_only() -> None:
+    done = subprocess.run(
+        [REPOSITORY / "scripts" / "provision", "--nonsense"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert done.stdout == ""
+
+
+def test_unit_leaves_proc_and_dev_whole() -> None:
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read(REPOSITORY / "scripts" / "sandboxd.service")
+    service = dict(unit["Service"])
+    expected = {
+        "Type": "notify",
+        "NotifyAccess": "main",
+        "Delegate": "yes",
+        "KillMode": "mixed",
+        "Restart": "on-failure",
+    }
+    assert expected.items() <= service.items()
+    assert service["ExecStart"] == "@REPOSITORY@/.venv/bin/sandboxd daemon"
+    assert [key for key in service if key.startswith(("Protect", "Private", "Proc", "ReadOnly", "Inaccessible"))] == []
+
+
+def test_wheel_carries_recipes_and_profiles(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)
+    [wheel] = tmp_path.glob("sandboxd-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        points = archive.read(f"sandboxd-{sandboxd.__version__}.dist-info/entry_points.txt").decode()
+    assert "sandboxd = sandboxd.__main__:main" in points
+    for directory, inside in (("sandboxd", "sandboxd"), ("rootfs", "sandboxd/_rootfs")):
+        for path in (REPOSITORY / directory).rglob("*"):
+            if path.is_file() and "__pycache__" not in path.parts:
+                assert f"{inside}/{path.relative_to(REPOSITORY / directory)}" in names
+    assert not [name for name in names if name.startswith(("tests/", "scripts/"))]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    text = (REPOSITORY / page).read_text()
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if "://" not in target]
+    assert [target for target in targets if not (REPOSITORY / target).exists()] == []
