@@ -297,6 +297,6 @@ def _exists(name: str) -> ApiError:
 
 def _read_marker(marker: str) -> str:
     try:
-        return base64.urlsafe_b64decode(marker.encode()).decode()
+        return base64.b64decode(marker, altchars=b"-_", validate=True).decode()
     except (binascii.Error, ValueError):
         raise invalid_parameter("Invalid Marker") from None

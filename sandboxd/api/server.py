@@ -135,6 +135,13 @@ class Api:
             error = ApiError("ServiceException" if status >= 500 else "SerializationException", reason, status)
         return self._errors.response(error, new_request_id())
 
+    def oversized(self, request: Request) -> Response:
+        """The answer to a request, known by its head alone, whose body is larger than `body_limit`."""
+        if invoke_target(request.method, request.target):
+            error = request_too_large(self._config.limits.sync_payload_bytes, "InvokeFunction")
+            return self._errors.response(error, new_request_id())
+        return self.refuse(413, "")
+
     async def close(self) -> None:
         """End what runs in the background."""
         await self._tasks.close()
