@@ -79,7 +79,7 @@ def assert_healthy(daemon: Daemon) -> None:
     for room in ("keeper", "builder", "service"):
         assert daemon.room(room).is_running()
     deadline = time.monotonic() + 10
-    while {row["State"] for row in (rows := daemon.environments())} - {"Idle", "Frozen"}:
+    while rows := [row for row in daemon.environments() if row["State"] not in ("Idle", "Frozen")]:
         assert time.monotonic() < deadline, rows
         time.sleep(0.02)
     assert "Traceback" not in daemon.log(), daemon.log()
