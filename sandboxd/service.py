@@ -83,6 +83,7 @@ async def _serve(config: object, given: Inheritance) -> None:
     from sandboxd.api.server import Api
     from sandboxd.config import Config
     from sandboxd.environment.logs import Logs
+    from sandboxd.errors import ApiError
     from sandboxd.http import Budget, HttpLimits, serve
     from sandboxd.privsep.client import Client
     from sandboxd.scheduler.scheduler import Scheduler
@@ -101,8 +102,16 @@ async def _serve(config: object, given: Inheritance) -> None:
     await builder.ready()
     store = await Store.open(config, builder)
     logs = Logs(config.service_dir / "logs")
+
+    def image_digest(runtime: str) -> bytes:
+        digest = store.images.digest(runtime)
+        if digest is None:  # removed since the function was made
+            text = f"There is no image of {runtime}: sandboxd image build {runtime}"
+            raise ApiError("ServiceException", text, 500, fault="Service")
+        return bytes.fromhex(digest)
+
     scheduler = Scheduler(
-        config, builder, logs, store.images.digest, lambda function, request: api.handle_invoke_door(function, request)
+        config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request)
     )
     api = Api(config, store, scheduler, logs)
     budget = Budget(_BODY_BUDGET)
