@@ -71,6 +71,12 @@ _egress_option = click.option(
     help="Permit connections to this network and port (or FIRST-LAST); repeatable. Without: loopback only.",
 )
 _wait_option = click.option("--wait/--no-wait", default=True, help="Wait until the function is ready (default).")
+# What people see of a configuration; `--output json` has all of it.
+_SHOWN = (
+    "FunctionName", "FunctionArn", "Description", "Runtime", "Handler", "Role", "MemorySize", "Timeout",
+    "EphemeralStorage", "Environment", "AllowEgress", "AllowInvoke", "CodeSize", "CodeSha256", "Version",
+    "LastModified", "State", "StateReason", "LastUpdateStatus", "LastUpdateStatusReason",
+)  # fmt: skip
 
 
 @click.group
@@ -178,7 +184,7 @@ def get(context: Context, name: str) -> None:
     if context.output == "json":
         show_json(document)
     else:
-        show_pairs(document["Configuration"] | document["Policy"])
+        _show(document["Configuration"] | document["Policy"])
 
 
 @function.command(name="list")
@@ -235,4 +241,12 @@ def _finish(context: Context, client: Client, configuration: dict[str, Any], wai
     if context.output == "json":
         show_json(configuration)
     else:
-        show_pairs(configuration)
+        _show(configuration)
+
+
+def _show(configuration: dict[str, Any]) -> None:
+    pairs = {name: configuration[name] for name in _SHOWN if configuration.get(name) not in (None, "")}
+    for name, inner in (("EphemeralStorage", "Size"), ("Environment", "Variables")):
+        if name in pairs:
+            pairs[name] = pairs[name].get(inner)
+    show_pairs(pairs)

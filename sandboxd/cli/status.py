@@ -23,4 +23,5 @@ def status(context: Context) -> None:
         return
     images = document.get("Images", [])
     names = [image.get("runtime", image.get("Runtime")) if isinstance(image, dict) else image for image in images]
-    show_pairs(document | {"Images": names})
+    limits = {f"limits.{name}": value for name, value in document.pop("Limits", {}).items()}
+    show_pairs(document | {"Images": names} | limits)

@@ -27,8 +27,8 @@ LOGS = "GET /sandboxd/v1/functions/f/logs"
 def test_status(daemon: Daemon, run: Run) -> None:
     daemon.answer("GET /sandboxd/v1/status", STATUS)
     lines = dict(line.split(maxsplit=1) for line in run("status").stdout.splitlines())
-    assert (lines["Endpoint"], lines["Images"], lines["Limits"]) == (
-        "http://127.0.0.1:8470", "python3.13", "concurrency=1000",
+    assert (lines["Endpoint"], lines["Images"], lines["limits.concurrency"]) == (
+        "http://127.0.0.1:8470", "python3.13", "1000",
     )  # fmt: skip
     assert json.loads(run("status", "--output", "json").stdout) == STATUS
 
