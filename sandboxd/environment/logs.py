@@ -1,0 +1,308 @@
+"""The logs of functions: stdout and stderr with the service's own lines, one stream per function and version.
+
+Room: service. May: files below its own directory. May not: write to disk on the path of an invocation.
+
+What is appended waits in memory until a timer hands it to the one writing thread. A stream's offsets count its bytes
+since it began and never go back: a segment's file is named by the offset of its first byte, so that a restart finds
+where it was. Only the newest segments are kept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+log = logging.getLogger(__name__)
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+SEGMENTS = 2
+FLUSH_SECONDS = 0.25
+_SOON_BYTES = 512 * 1024  # of one stream: written without waiting for the timer
+_STREAM_BYTES = 8 * 1024 * 1024  # of one stream that may wait in memory; what is more is dropped
+_ALL_BYTES = 64 * 1024 * 1024
+
+_NAME = re.compile(r"[A-Za-z0-9_$-]{1,140}")
+_SEGMENT = re.compile(r"(\d{20})\.log")
+_FORGOTTEN = ".forgotten-"  # no function's name begins with a dot
+
+
+@dataclass(frozen=True, slots=True)
+class _Segment:
+    start: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.start:020d}.log"
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class LogStream:
+    """One function version's log. Alive as long as an environment, a reader or unwritten bytes hold it."""
+
+    directory: Path
+    _logs: Logs
+    _segments: list[_Segment] = field(default_factory=list)
+    _loaded: bool = False
+    _written: int = 0  # offset of the first byte that is in memory only
+    _writing: bytes = b""
+    _waiting: list[bytes] = field(default_factory=list)
+    _waiting_bytes: int = 0
+    _forgotten: bool = False
+    _readers: list[asyncio.Future[None]] = field(default_factory=list)
+
+    def append(self, data: bytes) -> bool:
+        """Take bytes, to be written later; False where they were dropped because too many wait already."""
+        if self._forgotten or not data:
+            return True
+        if self._waiting_bytes + len(data) > _STREAM_BYTES or not self._logs.note_waiting(self, len(data)):
+            return False
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes > _SOON_BYTES:
+            self._logs.flush_soon()
+        if self._readers:
+            self._wake_readers()
+        return True
+
+    @property
+    def end(self) -> int:
+        """The offset after the last byte."""
+        self._load()
+        return self._written + len(self._writing) + self._waiting_bytes
+
+    def read(self, offset: int, limit: int) -> tuple[int, bytes]:
+        """Up to `limit` bytes from `offset` (negative: from so many bytes before the end), and the offset after them.
+
+        An offset before what is kept starts at what is kept.
+        """
+        end = self.end
+        first = self._segments[0].start if self._segments else self._written
+        position = min(max(end + offset if offset < 0 else offset, first), end)
+        pieces: list[bytes] = []
+        room = limit
+        for segment in self._segments:
+            if room > 0 and position < segment.start + segment.size:
+                position = max(position, segment.start)
+                piece = self._read_segment(segment, position, min(room, segment.start + segment.size - position))
+                pieces.append(piece)
+                position += len(piece)
+                room -= len(piece)
+        if room > 0 and position < end:
+            position = max(position, self._written)
+            memory = self._writing + b"".join(self._waiting)
+            piece = memory[position - self._written :][:room]
+            pieces.append(piece)
+            position += len(piece)
+        return position, b"".join(pieces)
+
+    def _read_segment(self, segment: _Segment, position: int, count: int) -> bytes:
+        try:
+            descriptor = os.open(self.directory / segment.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return b""  # the writing thread has just removed it
+        try:
+            return os.pread(descriptor, count, position - segment.start)
+        finally:
+            os.close(descriptor)
+
+    def _load(self) -> None:
+        if self._loaded:
+            return
+        self._loaded = True
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.directory) as entries:
+            for entry in entries:
+                if match := _SEGMENT.fullmatch(entry.name):
+                    self._segments.append(_Segment(int(match[1]), entry.stat(follow_symlinks=False).st_size))
+        self._segments.sort(key=lambda segment: segment.start)
+        if self._segments:
+            self._written = self._segments[-1].start + self._segments[-1].size
+
+    def _wake_readers(self) -> None:
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            if not reader.done():
+                reader.set_result(None)
+
+    async def wait(self, offset: int, seconds: float) -> None:
+        """Return when there is something beyond `offset`, or after so many seconds."""
+        if self.end <= offset and not self._forgotten:
+            reader: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._readers.append(reader)
+            try:
+                await asyncio.wait((reader,), timeout=seconds)
+            finally:
+                if reader in self._readers:
+                    self._readers.remove(reader)
+
+    # the writing, in turns with the thread: between begin_writing and end_writing `_segments` is not touched
+
+    def begin_writing(self) -> _Job:
+        """Hand over what waits."""
+        self._load()
+        self._writing, self._waiting, self._waiting_bytes = b"".join(self._waiting), [], 0
+        return _Job(self.directory, self._written, self._writing, list(self._segments))
+
+    def end_writing(self, segments: list[_Segment]) -> None:
+        """Take over where it went."""
+        self._segments = segments
+        self._written += len(self._writing)
+        self._writing = b""
+
+    def forget(self) -> None:
+        """Take nothing more, and drop what waits: the function is gone."""
+        self._forgotten = True
+        self._waiting, self._waiting_bytes = [], 0
+        self._wake_readers()
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """What the writing thread does for one stream."""
+
+    directory: Path
+    offset: int
+    data: bytes
+    segments: list[_Segment]
+
+    def write(self) -> list[_Segment]:
+        """Append to the newest segment or a new one; the segments that are kept then. Raises OSError."""
+        segments = list(self.segments)
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        offset, data = self.offset, memoryview(self.data)
+        while data:
+            last = segments[-1] if segments else None
+            if last is None or last.size >= SEGMENT_BYTES or last.start + last.size != offset:
+                segments.append(last := _Segment(offset, 0))
+            piece = data[: SEGMENT_BYTES - last.size]
+            flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+            descriptor = os.open(self.directory / last.name, flags, 0o600)
+            try:
+                count = os.pwrite(descriptor, piece, last.size)
+            finally:
+                os.close(descriptor)
+            segments[-1] = _Segment(last.start, last.size + count)
+            offset += count
+            data = data[count:]
+        for segment in segments[:-SEGMENTS]:
+            (self.directory / segment.name).unlink(missing_ok=True)
+        return segments[-SEGMENTS:]
+
+
+class Logs:
+    """Every log of the service, below one directory of its own. Use from one running event loop."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._loop = asyncio.get_running_loop()
+        self._streams: WeakValueDictionary[tuple[str, str], LogStream] = WeakValueDictionary()
+        self._dirty: set[LogStream] = set()
+        self._waiting_bytes = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._writing: asyncio.Future[None] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
+        self._graves = itertools.count()
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for leftover in directory.glob(f"{_FORGOTTEN}*"):
+            shutil.rmtree(leftover)
+
+    def stream(self, function: str, version: str) -> LogStream:
+        """The log of a function version. Raises ValueError for what cannot be the name of either."""
+        stream = self._streams.get((function, version))
+        if stream is None:
+            if not _NAME.fullmatch(function) or not _NAME.fullmatch(version):
+                raise ValueError(f"{function!r} version {version!r} names no log")
+            stream = self._streams[function, version] = LogStream(self._directory / function / version, self)
+        return stream
+
+    def read(self, function: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
+        """Up to `limit` bytes of a log from `offset`, and the offset after them; see LogStream.read."""
+        return self.stream(function, version).read(offset, limit)
+
+    async def wait(self, function: str, version: str, offset: int, timeout: float) -> None:
+        """Return when a log reaches beyond `offset`, or after `timeout` seconds."""
+        await self.stream(function, version).wait(offset, timeout)
+
+    def forget(self, function: str) -> None:
+        """Remove every log of a function that was deleted; what its last environments still say goes nowhere."""
+        if not _NAME.fullmatch(function):
+            raise ValueError(f"{function!r} names no log")
+        for (name, version), stream in list(self._streams.items()):
+            if name == function:
+                stream.forget()
+                self._dirty.discard(stream)
+                del self._streams[name, version]
+        if self._writing is None:
+            self._bury(function)
+        else:  # the thread may be about to make the directory again
+            self._writing.add_done_callback(lambda _: self._bury(function))
+
+    def _bury(self, function: str) -> None:
+        while (grave := self._directory / f"{_FORGOTTEN}{next(self._graves)}").exists():
+            pass
+        with contextlib.suppress(FileNotFoundError):
+            (self._directory / function).rename(grave)
+            self._thread.submit(shutil.rmtree, grave)
+
+    def note_waiting(self, stream: LogStream, count: int) -> bool:
+        """Grant room in memory for bytes that are to be written soon; False where there is none."""
+        if self._waiting_bytes + count > _ALL_BYTES:
+            return False
+        self._waiting_bytes += count
+        self._dirty.add(stream)
+        if self._timer is None and self._writing is None:
+            self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)
+        return True
+
+    def flush_soon(self) -> None:
+        """Write without waiting for the timer, once what is being written is."""
+        if self._timer is not None and self._writing is None:
+            self._timer.cancel()
+            self._timer = self._loop.call_later(0, self._flush)
+
+    def _flush(self) -> None:
+        self._timer = None
+        if self._writing is None and self._dirty:
+            self._writing = asyncio.ensure_future(self._write())
+
+    async def _write(self) -> None:
+        streams, self._dirty = list(self._dirty), set()
+        self._waiting_bytes = 0
+        jobs = [stream.begin_writing() for stream in streams]
+        results = await self._loop.run_in_executor(self._thread, _run_jobs, jobs)
+        for stream, segments in zip(streams, results, strict=True):
+            stream.end_writing(segments)
+        self._writing = None
+        if self._dirty and self._timer is None:
+            self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)
+
+    async def close(self) -> None:
+        """Write what waits and stop."""
+        while self._dirty or self._writing is not None:
+            self._flush()
+            if self._writing is not None:
+                await asyncio.shield(self._writing)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._thread.shutdown()
+
+
+def _run_jobs(jobs: list[_Job]) -> list[list[_Segment]]:
+    results = []
+    for job in jobs:
+        try:
+            results.append(job.write())
+        except OSError as error:
+            # The bytes are lost, their offsets are not: the next write begins a segment of its own behind the gap.
+            log.warning("%s: %d bytes of log are lost: %s", job.directory, len(job.data), error.strerror)
+            results.append(job.segments)
+    return results

@@ -1,0 +1,251 @@
+"""Which environment serves which invocation: a pure state machine, fed with events, answering with instructions.
+
+Room: service, pure. May: decide. May not: I/O, clock, asyncio; `now` is told.
+
+An environment of a version: STARTING (for one invocation) -> BUSY -> IDLE -> BUSY ... and then gone. It is reserved in
+the same step that finds it or asks for it, so that it is never ready for two. Reuse goes by FunctionVersion.key, never
+across. A retired or dead one that is in use ends with its invocation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from sandboxd.scheduler.concurrency import Concurrency
+from sandboxd.scheduler.keep_alive import IdleEnvironments
+
+# events
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationArrived:
+    """Someone wants a version run. Answered by exactly one of Assign, Start, Reject."""
+
+    request_id: str
+    function_name: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentReady:
+    """An environment that was to start runs its invocation now."""
+
+    environment_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentFailed:
+    """An environment did not take its invocation. `again`: it shall have another one, a new one."""
+
+    environment_id: int
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationFinished:
+    """An environment's invocation is over; `lives`: the environment can take another."""
+
+    environment_id: int
+    lives: bool
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentDied:
+    """An environment ended by itself."""
+
+    environment_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionRetired:
+    """A function was changed or deleted: none of its environments takes another invocation."""
+
+    function_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainStarted:
+    """The service is to end: nothing new, and what runs runs to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = (
+    InvocationArrived
+    | EnvironmentReady
+    | EnvironmentFailed
+    | InvocationFinished
+    | EnvironmentDied
+    | FunctionRetired
+    | DrainStarted
+    | Tick
+)
+
+# instructions
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """Run the invocation in this environment, which lives."""
+
+    request_id: str
+    environment_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Start this environment, and run the invocation in it."""
+
+    request_id: str
+    environment_id: int
+
+
+class Reason(Enum):
+    """Why an invocation is not run."""
+
+    CONCURRENCY = "ConcurrentInvocationLimitExceeded"
+    DRAINING = "Draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Do not run the invocation."""
+
+    request_id: str
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """Nothing runs in this environment for now."""
+
+    environment_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy:
+    """End this environment; it is not heard of again."""
+
+    environment_id: int
+
+
+Instruction = Assign | Start | Reject | Freeze | Destroy
+
+
+class _Use(Enum):
+    STARTING = 1
+    BUSY = 2
+    IDLE = 3
+
+
+@dataclass(slots=True)
+class _Environment:
+    id: int
+    function_name: str
+    key: str
+    use: _Use
+    request_id: str  # of the invocation it is reserved for; of the last one while idle
+    doomed: bool = False  # ends with its invocation
+
+
+class Pool:
+    """Every environment and whom it serves."""
+
+    def __init__(self, concurrency: int, keep_alive: float) -> None:
+        self._concurrency = Concurrency(concurrency)
+        self._idle = IdleEnvironments(keep_alive)
+        self._environments: dict[int, _Environment] = {}
+        self._of_function: dict[str, set[int]] = {}
+        self._last_id = 0
+        self._draining = False
+
+    @property
+    def in_flight(self) -> int:
+        """Invocations accepted and not over."""
+        return self._concurrency.in_flight
+
+    def next_tick(self) -> float | None:
+        """When a Tick is due; None while there is nothing to wait for."""
+        return self._idle.next_expiry()
+
+    def handle(self, event: Event, now: float) -> list[Instruction]:
+        """Take one event; what is to be done. `now` never goes back."""
+        match event:
+            case InvocationArrived():
+                return [self._place(event)]
+            case InvocationFinished(environment_id, lives):
+                return self._finish(self._environments[environment_id], lives, now)
+            case EnvironmentReady(environment_id):
+                environment = self._environments[environment_id]
+                assert environment.use is _Use.STARTING
+                environment.use = _Use.BUSY
+                return []
+            case EnvironmentFailed(environment_id, again):
+                return self._fail(self._environments[environment_id], again)
+            case EnvironmentDied(environment_id):
+                return self._doom([environment_id] if environment_id in self._environments else [])
+            case FunctionRetired(function_name):
+                return self._doom(sorted(self._of_function.get(function_name, ())))
+            case DrainStarted():
+                self._draining = True
+                return self._doom(list(self._environments))
+            case Tick():
+                return [self._forget(self._environments[i]) for i in self._idle.expired(now)]
+
+    def _place(self, arrived: InvocationArrived) -> Instruction:
+        if self._draining:
+            return Reject(arrived.request_id, Reason.DRAINING)
+        if not self._concurrency.take():
+            return Reject(arrived.request_id, Reason.CONCURRENCY)
+        environment_id = self._idle.take(arrived.key)
+        if environment_id is None:
+            return self._start(arrived.request_id, arrived.function_name, arrived.key)
+        environment = self._environments[environment_id]
+        environment.use, environment.request_id = _Use.BUSY, arrived.request_id
+        return Assign(arrived.request_id, environment_id)
+
+    def _start(self, request_id: str, function_name: str, key: str) -> Start:
+        self._last_id += 1
+        environment = _Environment(self._last_id, function_name, key, _Use.STARTING, request_id)
+        self._environments[environment.id] = environment
+        self._of_function.setdefault(function_name, set()).add(environment.id)
+        return Start(request_id, environment.id)
+
+    def _finish(self, environment: _Environment, lives: bool, now: float) -> list[Instruction]:
+        assert environment.use is _Use.BUSY
+        self._concurrency.give_back()
+        if not lives or environment.doomed:
+            return [self._forget(environment)]
+        environment.use = _Use.IDLE
+        self._idle.add(environment.id, environment.key, now)
+        return [Freeze(environment.id)]
+
+    def _fail(self, environment: _Environment, again: bool) -> list[Instruction]:
+        assert environment.use is not _Use.IDLE
+        gone = self._forget(environment)
+        if again:  # it was accepted once: neither the limit nor a drain takes that back
+            return [gone, self._start(environment.request_id, environment.function_name, environment.key)]
+        self._concurrency.give_back()
+        return [gone]
+
+    def _doom(self, environment_ids: list[int]) -> list[Instruction]:
+        gone: list[Instruction] = []
+        for environment_id in environment_ids:
+            environment = self._environments[environment_id]
+            environment.doomed = True
+            if environment.use is _Use.IDLE:
+                self._idle.remove(environment_id)
+                gone.append(self._forget(environment))
+        return gone
+
+    def _forget(self, environment: _Environment) -> Destroy:
+        del self._environments[environment.id]
+        same = self._of_function[environment.function_name]
+        same.discard(environment.id)
+        if not same:
+            del self._of_function[environment.function_name]
+        return Destroy(environment.id)

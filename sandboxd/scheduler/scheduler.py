@@ -1,0 +1,190 @@
+"""Acts on what the pool decides: the path of every invocation through its environment.
+
+Room: service. May: start, use and end environments. May not: decide which; know HTTP or the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from sandboxd.config import Config
+from sandboxd.environment.environment import Environment, InitTimedOut, NotDelivered
+from sandboxd.environment.logs import Logs
+from sandboxd.environment.sandbox import Builder, DoorHandler, EnvironmentEnded, Ground
+from sandboxd.errors import ApiError, StepFailed
+from sandboxd.http import Budget
+from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
+from sandboxd.privsep.client import BuilderGone
+from sandboxd.privsep.messages import Exited
+from sandboxd.scheduler import pool
+from sandboxd.scheduler.pool import Assign, Destroy, Freeze, Pool, Reason, Reject, Start
+
+BUDGET_BYTES = 256 * 1024 * 1024
+
+
+class Scheduler:
+    """Runs invocations. Use from one running event loop.
+
+    `image_digest` names the image of a runtime (32 bytes); `door_handler` answers requests at the invoke doors inside;
+    `budget` is the host's for bodies that are being received.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        client: Builder,
+        logs: Logs,
+        image_digest: Callable[[str], bytes],
+        door_handler: DoorHandler,
+        budget: Budget | None = None,
+    ) -> None:
+        self._config, self._image_digest = config, image_digest
+        self._ground = Ground(config, client, logs, budget or Budget(BUDGET_BYTES), door_handler)
+        self._loop = asyncio.get_running_loop()
+        self._pool = Pool(config.limits.concurrency, config.keep_alive)
+        self._environments: dict[int, Environment] = {}
+        self._carried: set[asyncio.Task[InvocationResult]] = set()
+        self._endings: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def invoke(self, invocation: Invocation) -> InvocationResult:
+        """Run an invocation to its end; a caller that goes away does not end it (as at AWS).
+
+        Raises ApiError: TooManyRequestsException, or ServiceException where no environment could be made.
+        """
+        task = self._loop.create_task(self._carry(invocation))
+        self._carried.add(task)
+        task.add_done_callback(self._carried.discard)
+        return await asyncio.shield(task)
+
+    async def _carry(self, invocation: Invocation) -> InvocationResult:
+        function = invocation.function
+        placement = self._tell(pool.InvocationArrived(invocation.request_id, function.name, function.key))
+        if isinstance(placement, Reject):
+            raise _rejection(placement.reason)
+        if isinstance(placement, Assign):
+            environment = self._environments[placement.environment_id]
+            try:
+                return await self._run(environment, invocation)
+            except NotDelivered:
+                placement = self._tell(pool.EnvironmentFailed(environment.id, again=True))
+        assert isinstance(placement, Start)
+        return await self._run(await self._start(placement.environment_id, invocation), invocation)
+
+    async def _start(self, environment_id: int, invocation: Invocation) -> Environment:
+        """A new environment that is ready for its invocation, or has its failure ready for it."""
+        try:
+            environment = self._make(environment_id, invocation)
+            try:
+                await environment.start(self._config.limits.init_seconds)
+            except InitTimedOut:
+                placement = self._tell(pool.EnvironmentFailed(environment_id, again=True))
+                assert isinstance(placement, Start)
+                environment_id = placement.environment_id
+                environment = self._make(environment_id, invocation)
+                await environment.start(invocation.function.timeout, phase="invoke")
+        except BaseException as error:
+            self._tell(pool.EnvironmentFailed(environment_id))
+            raise _explain(error) from error.__cause__
+        self._tell(pool.EnvironmentReady(environment_id))
+        return environment
+
+    def _make(self, environment_id: int, invocation: Invocation) -> Environment:
+        function = invocation.function
+        digest = self._image_digest(function.runtime)
+        environment = Environment(environment_id, function, digest, self._ground, self._on_lost)
+        self._environments[environment_id] = environment
+        return environment
+
+    async def _run(self, environment: Environment, invocation: Invocation) -> InvocationResult:
+        try:
+            result = await environment.run(invocation)
+        except NotDelivered:
+            raise
+        except BaseException as error:
+            self._tell(pool.InvocationFinished(environment.id, lives=False))
+            raise _explain(error) from error.__cause__
+        lives = result.outcome in (Outcome.OK, Outcome.HANDLED)
+        self._tell(pool.InvocationFinished(environment.id, lives))
+        return result
+
+    def _tell(self, event: pool.Event) -> Assign | Start | Reject | None:
+        """Feed the pool and do what it says; what it says of the invocation itself is the caller's to do."""
+        placement: Assign | Start | Reject | None = None
+        for instruction in self._pool.handle(event, time.monotonic()):
+            match instruction:
+                case Freeze(environment_id):
+                    self._environments[environment_id].rest()
+                case Destroy(environment_id):
+                    environment = self._environments.pop(environment_id, None)
+                    if environment is not None:  # there is none where making it failed
+                        self._keep(environment.destroy())
+                case _:
+                    placement = instruction
+        if self._timer is None:
+            self._set_timer()
+        return placement
+
+    def _keep(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(ending)
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+
+    def _set_timer(self) -> None:
+        # A timer that comes too early costs one look; setting it anew with every invocation would cost more.
+        at = self._pool.next_tick()
+        self._timer = self._loop.call_at(at, self._on_tick) if at is not None else None
+
+    def _on_tick(self) -> None:
+        self._timer = None
+        self._tell(pool.Tick())
+
+    def _on_lost(self, environment_id: int) -> None:
+        self._tell(pool.EnvironmentDied(environment_id))
+
+    def on_exited(self, exited: Exited) -> None:
+        """The builder's word that an environment's runtime ended."""
+        environment = self._environments.get(exited.environment_id)
+        if environment is not None:
+            environment.exited(exited)
+
+    def retire(self, function_name: str) -> None:
+        """A function was changed or deleted: its environments end, those in use after their invocation."""
+        self._tell(pool.FunctionRetired(function_name))
+
+    def environments(self) -> list[dict[str, Any]]:
+        """What people are shown of every environment."""
+        return [environment.row() for environment in self._environments.values()]
+
+    async def drain(self, seconds: float) -> None:
+        """Take nothing new, give what runs so many seconds to end, and end everything."""
+        self._tell(pool.DrainStarted())
+        if self._carried:
+            await asyncio.wait(self._carried, timeout=seconds)
+        for environment in self._environments.values():
+            self._keep(environment.destroy())
+        while pending := self._carried | self._endings:
+            await asyncio.wait(pending)
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+def _rejection(reason: Reason) -> ApiError:
+    if reason is Reason.CONCURRENCY:
+        return ApiError("TooManyRequestsException", "Rate Exceeded.", 429, Reason=reason.value)
+    return ApiError("ServiceException", "The service is shutting down.", 503, fault="Service")
+
+
+def _explain(error: BaseException) -> BaseException:
+    """What the caller of an invocation is told of a failure that is the service's own."""
+    match error:
+        case StepFailed():
+            return ApiError("ServiceException", f"No execution environment: {error}", 500, fault="Service")
+        case BuilderGone() | OSError():
+            return ApiError("ServiceException", "The service is starting again.", 503, fault="Service")
+        case EnvironmentEnded():
+            return ApiError("ServiceException", "The service is shutting down.", 503, fault="Service")
+    return error
