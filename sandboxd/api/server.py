@@ -132,7 +132,8 @@ class Api:
         if status == 413:
             error = request_too_large(self.body_limit, "CreateFunction")
         else:
-            error = ApiError("ServiceException" if status >= 500 else "SerializationException", reason, status)
+            code, fault = ("ServiceException", "Service") if status >= 500 else ("SerializationException", "User")
+            error = ApiError(code, reason, status, fault=fault)
         return self._errors.response(error, new_request_id())
 
     def oversized(self, request: Request) -> Response:

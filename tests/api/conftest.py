@@ -43,7 +43,7 @@ def package(text: str = "def handler(event, context):\n    return event\n") -> b
     """A zip with one file."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo("handler.py"), text)
+        archive.writestr(zipfile.ZipInfo("handler.py"), text, zipfile.ZIP_DEFLATED)
     return target.getvalue()
 
 
