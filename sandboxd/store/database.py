@@ -27,9 +27,13 @@ class Database:
         os.fchmod(descriptor, 0o600)
         os.close(descriptor)
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        self._connection.execute("PRAGMA journal_mode = WAL")
-        self._connection.execute("PRAGMA synchronous = FULL")
-        migrate(self._connection)
+        try:
+            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._connection.execute("PRAGMA synchronous = FULL")
+            migrate(self._connection)
+        except BaseException:
+            self._connection.close()
+            raise
         self._writer = ThreadPoolExecutor(1, "store")
 
     def read(self, query: str) -> list[tuple[object, ...]]:

@@ -1,0 +1,311 @@
+"""The store: what it keeps, what it removes, and what a sudden end leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import random
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Coroutine
+from dataclasses import replace
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sandboxd.config import Config
+from sandboxd.errors import PackageRejected, SandboxdError
+from sandboxd.model.function import EgressRule, FunctionVersion, Policy
+from sandboxd.store.functions import FunctionExists
+from sandboxd.store.store import Store
+from tests.store.unpacker import InProcessUnpacker
+
+
+def configured(directory: Path) -> Config:
+    config = Config(data_dir=directory)
+    for path in (config.images_dir, config.code_dir, config.service_dir):
+        path.mkdir(exist_ok=True)
+    return config
+
+
+async def opened(config: Config) -> Store:
+    return await Store.open(config, InProcessUnpacker(config.code_dir))
+
+
+def package(text: str) -> bytes:
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("app.py"), text)
+    return target.getvalue()
+
+
+def version(name: str, digest: str, **members: Any) -> FunctionVersion:
+    standing: dict[str, Any] = {
+        "version": "$LATEST", "arn": f"arn:{name}", "runtime": "python3.13", "role": "r", "handler": "app.handler",
+        "code_size": 1, "memory_size": 128, "timeout": 3, "revision_id": "1", "last_modified": "now",
+    }  # fmt: skip
+    return FunctionVersion(**(standing | {"name": name, "code_digest": digest} | members))
+
+
+def names(directory: Path) -> set[str]:
+    return {path.name.removesuffix(".zip") for path in directory.iterdir()}
+
+
+def run(work: Coroutine[Any, Any, Any]) -> None:
+    asyncio.run(work)
+
+
+def test_every_field_survives(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    policy = Policy((EgressRule(IPv4Network("10.0.0.0/8"), 1, 443),), invoke=True)
+    full = version(
+        "f", hashlib.sha256(package("1")).hexdigest(), state="Active", last_update_status="Successful",
+        variables=(("A", "ü"), ("B", "")), policy=policy, extra=(("Tags", '{"a": "b"}'),), description="d",
+        architectures=("arm64",), ephemeral_storage=1024,
+    )  # fmt: skip
+
+    async def work() -> None:
+        store = await opened(config)
+        async with store.code.hold(package("1")):
+            await store.functions.create(full)
+            with pytest.raises(FunctionExists):
+                await store.functions.create(full)
+        key = await store.keys.create("mine")
+        store.close()
+        again = await opened(config)
+        assert again.functions.all() == [full]
+        assert again.functions.resolve("f") == again.functions.resolve("f", "$LATEST") == full
+        assert again.functions.resolve("f", "1") is None
+        assert again.keys.all() == [key]
+        assert key.secret not in repr(key)
+        again.close()
+
+    run(work())
+    for suffix in ("", "-wal", "-shm"):
+        path = config.service_dir / f"sandboxd.db{suffix}"
+        assert not path.exists() or stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_functions_left_on_the_way_arrive(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        store = await opened(config)
+        async with store.code.hold(package("1")) as digest:
+            await store.functions.create(version("pending", digest))
+            await store.functions.create(version("updating", digest, state="Active"))
+        store.close()
+        again = await opened(config)
+        for shown in again.functions.all():
+            assert (shown.state, shown.last_update_status) == ("Active", "Successful")
+            assert shown.revision_id != "1"
+        again.close()
+
+    run(work())
+
+
+def test_a_function_whose_package_is_lost_has_failed(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        store = await opened(config)
+        async with store.code.hold(package("1")) as digest:
+            await store.functions.create(version("f", digest))
+        store.close()
+        (config.service_dir / "zips" / f"{digest}.zip").unlink()
+        os.rename(config.code_dir / digest, config.code_dir / "moved")
+        again = await opened(config)
+        (shown,) = again.functions.all()
+        assert (shown.state, shown.state_reason) == ("Failed", "its code package is lost")
+        again.close()
+        os.rename(config.code_dir / "moved", config.code_dir / digest)
+        healed = await opened(config)
+        assert healed.functions.all()[0].state == "Active"
+        healed.close()
+
+    run(work())
+
+
+def test_code_is_unpacked_again_where_it_is_missing(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        store = await opened(config)
+        async with store.code.hold(package("1")) as digest:
+            await store.functions.create(version("f", digest))
+        store.close()
+        InProcessUnpacker(config.code_dir).remove_code(bytes.fromhex(digest))
+        again = await opened(config)
+        assert (config.code_dir / digest / "app.py").exists()
+        assert again.functions.all()[0].state == "Active"
+        again.close()
+
+    run(work())
+
+
+def test_orphans_are_removed_at_the_start(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    (config.service_dir / "zips").mkdir()
+    (config.service_dir / "zips" / ("a" * 64 + ".zip")).write_bytes(b"")
+    (config.service_dir / "zips" / ("b" * 64 + ".0123456789abcdef")).write_bytes(b"cut short")
+    (config.service_dir / "zips" / "strange.zip").write_bytes(b"")
+    (config.code_dir / ("c" * 64)).mkdir()
+    (config.code_dir / "not-a-digest").mkdir()
+
+    async def work() -> None:
+        (await opened(config)).close()
+
+    run(work())
+    assert names(config.service_dir / "zips") == set()
+    assert names(config.code_dir) == {"not-a-digest"}
+
+
+def test_what_no_function_uses_goes_with_the_upload(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        store = await opened(config)
+        async with store.code.hold(package("1")) as digest:
+            assert names(config.code_dir) == names(config.service_dir / "zips") == {digest}
+        assert names(config.code_dir) == names(config.service_dir / "zips") == set()
+        with pytest.raises(PackageRejected):
+            async with store.code.hold(b"no zip"):
+                pass
+        assert names(config.service_dir / "zips") == set()
+        store.close()
+
+    run(work())
+
+
+def test_uploads_of_the_same_package_at_one_time(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        unpacker = InProcessUnpacker(config.code_dir)
+        store = await Store.open(config, unpacker)
+        unpacker.gate.clear()
+
+        async def upload(name: str, keep: bool) -> None:
+            async with store.code.hold(package("1")) as digest:
+                assert (config.code_dir / digest).exists()
+                if keep:
+                    await store.functions.create(version(name, digest))
+
+        uploads = [asyncio.create_task(upload(f"f{n}", keep=n == 2)) for n in range(5)]
+        await asyncio.sleep(0.05)
+        unpacker.gate.set()
+        await asyncio.gather(*uploads)
+        assert len(unpacker.unpacked) == 1
+        assert len(names(config.code_dir)) == 1
+        await store.functions.delete("f2")
+        store.code.drop_unused(*names(config.code_dir))
+        assert names(config.code_dir) == names(config.service_dir / "zips") == set()
+        assert not store.code._locks and not store.code._held
+        store.close()
+
+    run(work())
+
+
+def test_an_update_serves_only_when_it_is_done(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        store = await opened(config)
+        async with store.code.hold(package("1")) as digest:
+            first = version("f", digest)
+            await store.functions.create(first)
+            second = replace(first, revision_id="2")
+            await store.functions.describe(second)
+            assert (store.functions.resolve("f"), store.functions.described("f")) == (first, second)
+            await store.functions.serve(second)
+            assert store.functions.resolve("f") == second
+            await store.functions.delete("f")
+            assert store.functions.resolve("f") is None and len(store.functions) == 0
+        store.close()
+
+    run(work())
+
+
+def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        store = await opened(config)
+
+        def fail(connection: sqlite3.Connection) -> None:
+            connection.execute("INSERT INTO access_keys VALUES ('id', 's', 'd', 'now')")
+            raise ValueError("after the insert")
+
+        with pytest.raises(ValueError, match="after the insert"):
+            await store.database.write(fail)
+        assert store.database.read("SELECT * FROM access_keys") == []
+        store.close()
+
+    run(work())
+
+
+def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    connection = sqlite3.connect(config.service_dir / "sandboxd.db")
+    connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(SandboxdError, match="schema 99"):
+        run(opened(config))
+
+
+CREATE_UNTIL_KILLED = """
+import asyncio, itertools, sys
+from pathlib import Path
+from tests.store.test_store import configured, opened, package, version
+async def main():
+    config = configured(Path(sys.argv[1]))
+    store = await opened(config)
+    for number in itertools.count(1 + max((int(shown.name[1:]) for shown in store.functions.all()), default=-1)):
+        async with store.code.hold(package(str(number))) as digest:
+            await store.functions.create(version(f"f{number}", digest))
+        print(number, flush=True)
+        if number % 3 == 2:
+            await store.functions.delete(f"f{number - 1}")
+            store.code.drop_unused(__import__("hashlib").sha256(package(str(number - 1))).hexdigest())
+asyncio.run(main())
+"""
+
+
+def test_kill_9_at_any_moment(tmp_path: Path) -> None:
+    """What was acknowledged is there, what was not is there as a whole or not at all, and nothing else is."""
+    config = configured(tmp_path)
+    moments = random.Random(9)
+    for _ in range(6):
+        process = subprocess.Popen(
+            [sys.executable, "-c", CREATE_UNTIL_KILLED, str(tmp_path)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        first = process.stdout.readline()
+        assert first
+        time.sleep(moments.random() * 0.1)
+        process.send_signal(signal.SIGKILL)
+        acknowledged = (first + process.stdout.read()).split()
+        process.wait()
+        process.stdout.close()
+
+        async def look(last: list[str]) -> None:
+            store = await opened(config)
+            used = {shown.code_digest for shown in store.functions.all()}
+            assert names(config.code_dir) == names(config.service_dir / "zips") == used
+            for shown in store.functions.all():
+                assert shown.state == "Active"
+                data = await store.code.read(shown.code_digest)
+                assert hashlib.sha256(data).hexdigest() == shown.code_digest
+            assert store.functions.resolve(f"f{last[-1]}") is not None
+            store.close()
+
+        run(look(acknowledged))
