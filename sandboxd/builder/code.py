@@ -220,7 +220,10 @@ def remove_tree(parent: int, name: str) -> None:
             for file in files:
                 os.unlink(file, dir_fd=directory)
             for child in directories:
-                os.rmdir(child, dir_fd=directory)
+                try:
+                    os.rmdir(child, dir_fd=directory)
+                except NotADirectoryError:  # a symbolic link to one
+                    os.unlink(child, dir_fd=directory)
     finally:
         os.close(tree)
     os.rmdir(name, dir_fd=parent)

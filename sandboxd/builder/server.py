@@ -362,6 +362,7 @@ def main() -> NoReturn:
         log.error("%s", error)
         sys.exit(1)
     router.close()
+    volumes.close()
     cgroups.remove()
     linux.close_from(3)
     os._exit(0)

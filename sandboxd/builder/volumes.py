@@ -1,8 +1,8 @@
 """/tmp of an environment: a sparse ext4 image without journal on a loop device, gone with its last mount.
 
-Room: root, parent side. The template is made once (mke2fs); a volume is the template's few hundred written kilobytes
-copied into an unlinked file, so that a crash leaves no file. A larger size is the template grown by the kernel's
-own resize, which takes no program.
+Room: root, parent side. A volume is a template's few hundred written kilobytes copied into an unlinked file, so that a
+crash leaves no file. Templates are mke2fs's, one per size, made by a child that stays in the host's mount tree, where
+that program is (growing a mounted template instead takes CAP_SYS_RESOURCE, which not every host's root has).
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import contextlib
 import errno
 import fcntl
 import os
+import pickle
+import signal
+import socket
 import struct
 import subprocess
 import tempfile
@@ -22,7 +25,6 @@ MIB = 1024 * 1024
 TEMPLATE_MB = 512
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
 _LO_FLAGS_AUTOCLEAR = 4
-_EXT4_IOC_RESIZE_FS = 0x40086610
 _BLOCK = 4096
 
 
@@ -32,7 +34,18 @@ class Volumes:
     def __init__(self, directory: str) -> None:
         os.makedirs(directory, 0o700, exist_ok=True)
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self._template = _template_extents(directory)
+        self._templates: dict[int, list[tuple[int, bytes]]] = {}
+        self._maker, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                os.dup2(theirs.fileno(), 3)
+                linux.close_from(4)
+                _make_templates(directory, socket.socket(fileno=3))
+            finally:
+                os._exit(1)
+        theirs.close()
+        self._template(TEMPLATE_MB)
         self._control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
 
     def make(self, size_mb: int, owner: int) -> int:
@@ -40,7 +53,7 @@ class Volumes:
         image = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self._directory)
         try:
             os.ftruncate(image, size_mb * MIB)
-            for offset, data in self._template:
+            for offset, data in self._template(size_mb):
                 os.pwrite(image, data, offset)
             loop = self._attach(image)
         finally:
@@ -56,8 +69,6 @@ class Volumes:
         try:
             root = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=mount)
             try:
-                if size_mb > TEMPLATE_MB:
-                    fcntl.ioctl(root, _EXT4_IOC_RESIZE_FS, struct.pack("Q", size_mb * MIB // _BLOCK))
                 with contextlib.suppress(FileNotFoundError):
                     os.rmdir("lost+found", dir_fd=root)
                 os.fchmod(root, 0o700)
@@ -68,6 +79,25 @@ class Volumes:
             os.close(mount)
             raise
         return mount
+
+    def close(self) -> None:
+        """End the maker of templates; what was mounted lives on."""
+        self._maker.close()
+        os.waitpid(self._pid, 0)
+        os.close(self._directory)
+        os.close(self._control)
+
+    def _template(self, size_mb: int) -> list[tuple[int, bytes]]:
+        """The written parts of a fresh filesystem of a size, as (offset, bytes)."""
+        if size_mb not in self._templates:
+            self._maker.send(struct.pack("I", size_mb))
+            answer, descriptors, _, _ = socket.recv_fds(self._maker, 4096, 1)
+            if not descriptors:
+                raise StepFailed("tmp volume", 0, answer.decode(errors="replace") or "the maker of templates ended")
+            with os.fdopen(descriptors[0], "rb") as file:
+                file.seek(0)
+                self._templates[size_mb] = pickle.load(file)  # noqa: S301  # from a fork of this process
+        return self._templates[size_mb]
 
     def _attach(self, image: int) -> int:
         # struct loop_config: fd, block_size, struct loop_info64 (lo_flags at 52 of 232 bytes), reserved
@@ -94,24 +124,37 @@ def _number(loop: int) -> int:
     return os.minor(os.fstat(loop).st_rdev)
 
 
-def _template_extents(directory: str) -> list[tuple[int, bytes]]:
-    """The written parts of a fresh filesystem, as (offset, bytes)."""
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".template-") as file:
-        os.ftruncate(file.fileno(), TEMPLATE_MB * MIB)
-        command = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-m", "0", "-O", "^has_journal",
-                   "-E", "lazy_itable_init=1,nodiscard", file.name]  # fmt: skip
+def _make_templates(directory: str, requests: socket.socket) -> None:
+    """The child: a size in, a memfd with the template's extents out, or a text that says why not."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    while request := requests.recv(4):
         try:
-            subprocess.run(command, check=True, capture_output=True)
+            extents = _extents(directory, struct.unpack("I", request)[0])
         except (OSError, subprocess.CalledProcessError) as error:
             detail = getattr(error, "stderr", b"") or str(error).encode()
-            raise StepFailed("tmp volume", 0, f"mke2fs: {detail.decode(errors='replace').strip()}") from error
+            requests.send(b"mke2fs: " + detail.strip()[:4000])
+            continue
+        file = os.memfd_create("template")
+        with os.fdopen(os.dup(file), "wb") as writer:
+            pickle.dump(extents, writer)
+        socket.send_fds(requests, [b"+"], [file])
+        os.close(file)
+
+
+def _extents(directory: str, size_mb: int) -> list[tuple[int, bytes]]:
+    size = size_mb * MIB
+    with tempfile.NamedTemporaryFile(dir=directory, prefix=".template-") as file:
+        os.ftruncate(file.fileno(), size)
+        command = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-m", "0", "-O", "^has_journal,^resize_inode",
+                   "-E", "lazy_itable_init=1,nodiscard", file.name]  # fmt: skip
+        subprocess.run(command, check=True, capture_output=True)
         extents: list[tuple[int, bytes]] = []
-        end, size = 0, TEMPLATE_MB * MIB
+        end = 0
         while end < size:
             try:
                 start = os.lseek(file.fileno(), end, os.SEEK_DATA)
             except OSError as error:
-                if error.errno == errno.ENXIO:
+                if error.errno == errno.ENXIO:  # no data behind this
                     break
                 raise
             end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
@@ -121,7 +164,7 @@ def _template_extents(directory: str) -> list[tuple[int, bytes]]:
                 for i in range(0, len(data), _BLOCK)
                 if data[i : i + _BLOCK].count(0) != len(data[i : i + _BLOCK])
             ]
-        return _merged(extents)
+    return _merged(extents)
 
 
 def _merged(extents: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:

@@ -1,0 +1,76 @@
+"""Addresses and rules of the router, as far as they are arithmetic; traffic is tested end to end."""
+
+from ipaddress import IPv4Network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from sandboxd.builder.network import Addresses
+from sandboxd.builder.router import CLOSED, halves, is_named
+from sandboxd.errors import StepFailed
+
+POOL = IPv4Network("10.210.0.0/28")
+FREE = 16 - 5  # less network, both ends of the uplink, the uplink's broadcast, and the pool's broadcast
+
+
+class AddressMachine(RuleBasedStateMachine):
+    """No address in two hands, every free one to be had."""
+
+    taken = Bundle("taken")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses = Addresses(POOL)
+        self.held: list = []
+
+    @rule(target=taken)
+    def take(self):
+        if len(self.held) == FREE:
+            with pytest.raises(StepFailed):
+                self.addresses.take()
+            return None
+        address = self.addresses.take()
+        assert address in POOL
+        assert int(address) - int(POOL.network_address) >= 4
+        assert address != POOL.broadcast_address
+        self.held.append(address)
+        return address
+
+    @rule(address=consumes(taken))
+    def give_back(self, address) -> None:
+        if address is not None:
+            self.addresses.give_back(address)
+            self.held.remove(address)
+
+    @invariant()
+    def no_address_twice(self) -> None:
+        assert len(set(self.held)) == len(self.held)
+
+
+TestAddresses = AddressMachine.TestCase
+
+
+@given(st.integers(0, 32), st.integers(0, 2**32 - 1))
+def test_halves_cover_a_network_exactly(prefix: int, address: int) -> None:
+    network = IPv4Network((address >> (32 - prefix) << (32 - prefix), prefix))
+    parts = halves(network)
+    assert all(part.prefixlen >= 1 for part in parts)
+    assert sum(part.num_addresses for part in parts) == network.num_addresses
+    assert all(part.subnet_of(network) for part in parts)
+
+
+@pytest.mark.parametrize("text", ["0.0.0.0/0", "8.8.8.0/24", "128.0.0.0/1", "0.0.0.0/1", "8.0.0.0/6"])
+def test_what_reaches_beyond_a_closed_range_is_public(text: str) -> None:
+    assert not is_named(IPv4Network(text))
+
+
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "10.1.2.3/32", "192.168.7.0/24", "169.254.169.254/32", "8.8.8.8/32"])
+def test_what_lies_in_a_closed_range_or_is_one_address_is_named(text: str) -> None:
+    assert is_named(IPv4Network(text))
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "168.63.129.16", "127.0.0.1", "172.17.0.1"])
+def test_metadata_and_private_addresses_are_closed(address: str) -> None:
+    assert any(IPv4Network(address).subnet_of(network) for network in CLOSED)

@@ -1,0 +1,113 @@
+"""The filter: what the profile says is what the kernel does."""
+
+import ctypes
+import errno
+import os
+import signal
+from collections.abc import Callable
+
+import pytest
+
+from sandboxd.builder import linux, seccomp
+from sandboxd.errors import SandboxdError
+
+PROFILE = seccomp.profile()
+PROGRAM = seccomp.compile_profile(PROFILE)
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def filtered(action: Callable[[], int]) -> int:
+    """The wait status of a child that loads the filter and exits with what the action returns."""
+    child = os.fork()
+    if child == 0:
+        try:
+            linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)
+            linux.load_seccomp(PROGRAM)
+            os._exit(action())
+        except OSError as error:
+            os._exit(error.errno or 255)
+        finally:
+            os._exit(254)
+    return os.waitpid(child, 0)[1]
+
+
+def syscall(number: int, *arguments: int) -> Callable[[], int]:
+    def call() -> int:
+        return ctypes.get_errno() if _libc.syscall(number, *arguments) < 0 else 0
+
+    return call
+
+
+def test_every_rule_says_who_needs_it() -> None:
+    assert all(len(rule["comment"]) > 4 for rule in PROFILE["syscalls"])
+
+
+def test_no_call_is_both_allowed_and_forbidden() -> None:
+    by_action: dict[str, set[str]] = {}
+    for rule in PROFILE["syscalls"]:
+        by_action.setdefault(rule["action"], set()).update(rule["names"])
+    assert not by_action["SCMP_ACT_ALLOW"] & by_action["SCMP_ACT_ERRNO"]
+
+
+def test_ordinary_work_goes_on() -> None:
+    def work() -> int:
+        with open("/proc/self/status") as file:
+            return 0 if "Seccomp:\t2" in file.read() else 1
+
+    assert filtered(work) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments"),
+    [
+        (101, (0, 0, 0, 0)),  # ptrace
+        (165, (0, 0, 0, 0, 0)),  # mount
+        (248, (0, 0, 0, 0, 0)),  # add_key
+        (272, (0x10000000,)),  # unshare(CLONE_NEWUSER)
+        (298, (0, 0, 0, 0, 0)),  # perf_event_open
+        (321, (0, 0, 0)),  # bpf
+        (323, (0,)),  # userfaultfd
+        (425, (1, 0)),  # io_uring_setup
+    ],
+)
+def test_forbidden_calls_are_not_permitted(number: int, arguments: tuple[int, ...]) -> None:
+    assert os.waitstatus_to_exitcode(filtered(syscall(number, *arguments))) == errno.EPERM
+
+
+@pytest.mark.parametrize("number", [435, 999])  # clone3, whose flags no filter can read, and a number of no call
+def test_unknown_calls_do_not_exist(number: int) -> None:
+    assert os.waitstatus_to_exitcode(filtered(syscall(number, 0, 0))) == errno.ENOSYS
+
+
+@pytest.mark.parametrize("flag", [0x10000000, 0x20000000, 0x40000000, 0x00020000, 0x02000000, 0x80])
+def test_clone_makes_no_namespace(flag: int) -> None:
+    assert os.waitstatus_to_exitcode(filtered(syscall(56, flag | signal.SIGCHLD, 0, 0, 0, 0))) == errno.ENOSYS
+
+
+@pytest.mark.parametrize(("family", "kind"), [(17, 3), (40, 1), (38, 5), (2, 3), (16, 3), (15, 3), (44, 3)])
+def test_other_socket_families_and_raw_sockets_do_not_exist(family: int, kind: int) -> None:
+    protocol = 12 if family == 16 else 0  # NETLINK_NETFILTER
+    assert os.waitstatus_to_exitcode(filtered(syscall(41, family, kind, protocol))) == errno.ENOSYS
+
+
+@pytest.mark.parametrize("request_", [0x5412, 0x541C, 0x5423])  # TIOCSTI, TIOCLINUX, TIOCSETD
+def test_terminal_injection_does_not_exist(request_: int) -> None:
+    assert os.waitstatus_to_exitcode(filtered(syscall(16, 0, request_, 0))) == errno.ENOSYS
+
+
+def test_a_call_of_the_32_bit_architecture_ends_the_process() -> None:
+    def call() -> int:
+        code = bytes.fromhex("b814000000cd80c3")  # mov eax, 20 (getpid of i386); int 0x80; ret
+        import mmap
+
+        page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        page.write(code)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        return int(ctypes.CFUNCTYPE(ctypes.c_int)(address)() == 0)
+
+    assert os.WTERMSIG(filtered(call)) == signal.SIGSYS
+
+
+def test_an_unknown_action_is_refused() -> None:
+    with pytest.raises(SandboxdError, match="SCMP_ACT_TRACE"):
+        seccomp.compile_profile({"defaultAction": "SCMP_ACT_TRACE", "syscalls": []})

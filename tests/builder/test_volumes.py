@@ -1,0 +1,56 @@
+"""/tmp volumes: of the size asked for, owned by their user, and gone with their mount."""
+
+import glob
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from sandboxd.builder.volumes import MIB, TEMPLATE_MB, Volumes
+
+OWNER = 1_999_000_003
+
+
+def _our_loops(directory: Path) -> list[str]:
+    files = (Path(name) for name in glob.glob("/sys/block/loop*/loop/backing_file"))
+    return [str(file) for file in files if file.read_text().startswith(str(directory))]
+
+
+@pytest.fixture(scope="module")
+def volumes(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("volumes")
+    volumes = Volumes(str(directory))
+    yield volumes, directory
+    volumes.close()
+
+
+@pytest.mark.parametrize("size", [TEMPLATE_MB, 1500, 10_240])
+def test_a_volume_has_its_size_and_owner_and_leaves_nothing(volumes, size: int) -> None:
+    maker, directory = volumes
+    mount = maker.make(size, OWNER)
+    root = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount)
+    about = os.fstatvfs(root)
+    total = about.f_blocks * about.f_frsize
+    assert size * MIB * 0.9 < total <= size * MIB
+    assert about.f_bavail * about.f_frsize > size * MIB * 0.9
+    assert (os.fstat(root).st_uid, os.fstat(root).st_mode & 0o777) == (OWNER, 0o700)
+    assert os.listdir(root) == []
+    assert len(_our_loops(directory)) == 1
+    os.close(root)
+    os.close(mount)
+    deadline = time.monotonic() + 5
+    while _our_loops(directory):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert os.listdir(directory) == []
+
+
+def test_two_volumes_are_two(volumes) -> None:
+    first, second = (volumes[0].make(TEMPLATE_MB, OWNER) for _ in range(2))
+    roots = [os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=mount) for mount in (first, second)]
+    with open(os.open("mine", os.O_CREAT | os.O_WRONLY, dir_fd=roots[0]), "w") as file:
+        file.write("x")
+    assert os.listdir(roots[1]) == []
+    for descriptor in (first, second, *roots):
+        os.close(descriptor)
