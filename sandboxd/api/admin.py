@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import dataclasses
+import re
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
@@ -31,6 +32,7 @@ PREFIX = "/sandboxd/v1/"
 _LOG_CHUNK = 262_144
 _LOG_WAIT = 30.0  # seconds
 _DESCRIPTION = 256
+_VERSION = re.compile(r"[0-9]{1,20}")
 
 Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
 
@@ -104,6 +106,8 @@ class AdminApi:
         name = self._name(subject)
         self._functions.policy(name)
         version = query.get("version", LATEST)
+        if version != LATEST and not _VERSION.fullmatch(version):
+            raise invalid_parameter("version is $LATEST or a number")
         try:
             offset, wait = int(query.get("offset", "0")), float(query.get("wait", "0"))
         except ValueError:

@@ -8,6 +8,7 @@ a process that never makes a request. What is kept of the model takes about 1 MB
 
 from __future__ import annotations
 
+import functools
 import gzip
 import importlib.util
 import json
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+_GZIP = b"\x1f\x8b"
 _FILES = ("data/lambda/2015-03-31/service-2.json.gz", "data/lambda/2015-03-31/service-2.json")
 
 
@@ -75,6 +77,15 @@ class ErrorShape:
     headers: Mapping[str, str]
 
 
+@functools.cache
+def document() -> bytes:
+    """The model's file as botocore ships it; read while the process may still read whatever its interpreter may."""
+    spec = importlib.util.find_spec("botocore")
+    assert spec is not None and spec.origin is not None
+    path = next(p for p in (Path(spec.origin).parent / name for name in _FILES) if p.exists())
+    return path.read_bytes()
+
+
 class ServiceModel:
     """The operations and errors of AWS Lambda; shapes only of the operations that are offered."""
 
@@ -88,11 +99,8 @@ class ServiceModel:
     @classmethod
     def load(cls, offered: Set[str]) -> ServiceModel:
         """Read the model from the botocore that is installed."""
-        spec = importlib.util.find_spec("botocore")
-        assert spec is not None and spec.origin is not None
-        path = next(p for p in (Path(spec.origin).parent / name for name in _FILES) if p.exists())
-        content = path.read_bytes()
-        return cls(json.loads(gzip.decompress(content) if path.suffix == ".gz" else content), offered)
+        content = document()
+        return cls(json.loads(gzip.decompress(content) if content[:2] == _GZIP else content), offered)
 
     def shape(self, name: str) -> Shape:
         """A shape that some operation takes."""

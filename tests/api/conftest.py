@@ -143,7 +143,7 @@ class Endpoint:
         self.store = await Store.open(self.config, self.unpacker)
         self.api = Api(self.config, self.store, self.scheduler, self.logs)
         self.key = await self.store.keys.create("test")
-        limits = transport.HttpLimits(self.api.body_limit)
+        limits = transport.HttpLimits(self.api.body_limit, discard=2 * self.api.body_limit)
         budget = transport.Budget(1 << 29)
         tcp = socket.socket()
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

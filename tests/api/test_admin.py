@@ -98,6 +98,8 @@ def test_logs(endpoint: Endpoint) -> None:
     assert ask(endpoint, "GET", f"{logs}&offset=2") == (200, {"Offset": 3, "Data": "\ufffd"})
     assert ask(endpoint, "GET", f"{logs}&offset=x")[0] == 400
     assert ask(endpoint, "GET", "/functions/nope/logs")[0] == 404
+    for version in ("..%2F..%2Fsandboxd.db", "", "-1"):
+        assert ask(endpoint, "GET", f"/functions/hello/logs?version={version}")[0] == 400
 
 
 def test_logs_wait_for_news(endpoint: Endpoint) -> None:
