@@ -2,6 +2,9 @@
 
 Room: service, user `sandboxd`, no capability. May: talk to clients, functions and, by messages, to the builder.
 May not: mount, clone, kill by pid, touch netlink. This file only puts the rooms together.
+
+Everything is imported before privilege is given up, and nothing behind it: the interpreter and the checkout may lie in
+a directory, such as /root, that the service's user cannot read.
 """
 
 from __future__ import annotations
@@ -21,6 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import prctl
+import uvloop
+
+from sandboxd.api import service_model
+from sandboxd.api.server import Api
+from sandboxd.config import Config
+from sandboxd.environment.logs import Logs
+from sandboxd.errors import ApiError
+from sandboxd.http import Budget, HttpLimits, serve
+from sandboxd.privsep.client import Client
+from sandboxd.scheduler.scheduler import Scheduler
+from sandboxd.store.store import Store
 
 _BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, on the whole host
 _BACKLOG = 4096
@@ -47,15 +61,10 @@ def main() -> None:
     prctl.set_name("sandboxd-serve")
     prctl.set_proctitle("sandboxd: service")
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+    service_model.document()
     _raise_descriptor_limit()
     _drop_privilege(config.user)
-    # Only now the code that meets what clients and functions send.
-    import uvloop
-
-    try:
-        uvloop.run(_serve(config, given))
-    except KeyboardInterrupt:
-        sys.exit(1)
+    uvloop.run(_serve(config, given))
 
 
 def _raise_descriptor_limit() -> None:
@@ -79,17 +88,7 @@ def _drop_privilege(user: str) -> None:
         raise SystemExit("sandboxd service: privilege could not be given up")
 
 
-async def _serve(config: object, given: Inheritance) -> None:
-    from sandboxd.api.server import Api
-    from sandboxd.config import Config
-    from sandboxd.environment.logs import Logs
-    from sandboxd.errors import ApiError
-    from sandboxd.http import Budget, HttpLimits, serve
-    from sandboxd.privsep.client import Client
-    from sandboxd.scheduler.scheduler import Scheduler
-    from sandboxd.store.store import Store
-
-    assert isinstance(config, Config)
+async def _serve(config: Config, given: Inheritance) -> None:
     loop = asyncio.get_running_loop()
     over = loop.create_future()
 
@@ -102,6 +101,7 @@ async def _serve(config: object, given: Inheritance) -> None:
     await builder.ready()
     store = await Store.open(config, builder)
     logs = Logs(config.service_dir / "logs")
+    budget = Budget(_BODY_BUDGET)
 
     def image_digest(runtime: str) -> bytes:
         digest = store.images.digest(runtime)
@@ -111,10 +111,9 @@ async def _serve(config: object, given: Inheritance) -> None:
         return bytes.fromhex(digest)
 
     scheduler = Scheduler(
-        config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request)
+        config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request), budget
     )
     api = Api(config, store, scheduler, logs)
-    budget = Budget(_BODY_BUDGET)
     limits = HttpLimits(body=api.body_limit)
     servers = [
         await serve(socket.socket(fileno=fd), handler, limits, budget, api.refuse, _BACKLOG, api.oversized)
