@@ -30,10 +30,15 @@ def _payload(_: click.Context, __: click.Parameter, value: str) -> bytes:
         raise click.BadParameter(f"{value[1:]}: {error.strerror}") from None
     try:
         if payload.strip():
-            json.loads(payload.decode("utf-8"))
-    except ValueError as error:
+            # Only a judgement: numbers stay text, whatever their size.
+            json.loads(payload.decode("utf-8"), parse_int=str, parse_float=str, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON in UTF-8: {error}") from None
     return payload
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 @click.command

@@ -73,6 +73,13 @@ def test_payload_from_file_and_standard_input(daemon: Daemon, run: Run, tmp_path
     assert [request.body for request in daemon.requests] == [file.read_bytes()] * 2
 
 
+def test_numbers_of_any_size_pass(daemon: Daemon, run: Run) -> None:
+    daemon.answer(ROUTE, b"1")
+    payload = b"[" + b"1" * 10_000 + b", 1e999, -0.0]"
+    assert run("invoke", "hello", "-p", "-", input=payload).exit_code == 0
+    assert daemon.requests[0].body == payload
+
+
 def test_no_payload(daemon: Daemon, run: Run) -> None:
     daemon.answer(ROUTE, b"1")
     assert run("invoke", "hello").exit_code == 0
@@ -86,6 +93,8 @@ def test_no_payload(daemon: Daemon, run: Run) -> None:
         ("{", "not JSON in UTF-8"),
         ("hello", "not JSON in UTF-8"),
         ("{'a': 1}", "not JSON in UTF-8"),
+        ('{"a": NaN}', "NaN is no JSON"),
+        ("[" * 100_000, "not JSON in UTF-8"),
         ("@/nonexistent/event.json", "/nonexistent/event.json: No such file"),
         ("@/", "/: Is a directory"),
     ],
