@@ -41,7 +41,7 @@ class Reclaimer:
     def retire(self, version: FunctionVersion) -> None:
         """End what a version leaves behind; to be called once nothing new can start from it."""
         self._scheduler.retire(version.name)
-        self._tasks.start(self._drop_code(version.name, version.code_digest, time.monotonic()))
+        self._tasks.start_patient(self._drop_code(version.name, version.code_digest, time.monotonic()))
 
     async def _drop_code(self, name: str, digest: str, since: float) -> None:
         while digest in self._running or self._has_environment(name, time.monotonic() - since):

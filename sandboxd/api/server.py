@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from sandboxd.api.account import AccountApi
@@ -59,7 +59,7 @@ class Api:
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         functions = FunctionsApi(store, configurations, names, reclaimer, logs, self._downloads, self._tasks)
         account = AccountApi(store.functions, config.limits, config.service_dir)
-        self._operations: dict[str, Callable[[Call], Awaitable[Result]]] = {
+        self._operations: dict[str, Callable[[Call], Coroutine[Any, Any, Result]]] = {
             "CreateFunction": functions.create_function,
             "DeleteFunction": functions.delete_function,
             "GetAccountSettings": account.get_account_settings,
@@ -103,7 +103,8 @@ class Api:
             text = f"The API's socket is for root and members of the group {self._config.user}"
             return self._errors.response(access_denied(text), new_request_id())
         if request.target.startswith(ADMIN):
-            return self._guard(self._finish(self._admin.handle(request)), new_request_id())
+            work = self._admin.handle(request)
+            return self._guard(work if request.method == "GET" else self._tasks.finish(work), new_request_id())
         return self._serve(request, self._tcp_origin)
 
     def handle_invoke_door(self, function: FunctionVersion, request: Request) -> Answer:
@@ -144,7 +145,7 @@ class Api:
         return self.refuse(413, "")
 
     async def close(self) -> None:
-        """End what runs in the background."""
+        """Let changes under way come to their end, for 10 seconds at most, and end what else runs."""
         await self._tasks.close()
 
     def _origin(self, request: Request) -> str:
@@ -196,13 +197,8 @@ class Api:
         if handler is None:
             raise not_offered(f"the operation {operation.name}")
         members = take_members(operation, labels, query, request.headers, request.body)
-        return await self._finish(handler(Call(members, origin)))
-
-    async def _finish(self, work: Awaitable[Result]) -> Result:
-        async def run() -> Result:
-            return await work
-
-        return await self._tasks.finish(run())
+        work = handler(Call(members, origin))
+        return await (work if request.method == "GET" else self._tasks.finish(work))
 
     async def _download(self, target: str) -> Response:
         digest = self._downloads.digest(target)

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_CLOSE_SECONDS = 10
+
 _log = logging.getLogger("sandboxd.api")
 
 
@@ -19,27 +21,37 @@ class Tasks:
     """Holds tasks until they are done (the event loop itself only holds them weakly) and logs what they raise."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
+        self._patient: set[asyncio.Task[Any]] = set()
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run in the background."""
-        self._hold(work).add_done_callback(_log_failure)
+        """Run a change in the background, to its end."""
+        _hold(work, self._ending).add_done_callback(_log_failure)
+
+    def start_patient(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what waits for its moment in the background; it may be cut off at any point."""
+        _hold(work, self._patient).add_done_callback(_log_failure)
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run to the end even if whoever waits for it goes away, and return what it returns."""
-        return await asyncio.shield(self._hold(work))
+        """Run a change to its end even if whoever waits for it goes away, and return what it returns."""
+        return await asyncio.shield(_hold(work, self._ending))
 
     async def close(self) -> None:
-        """End what still runs in the background."""
-        for task in self._running:
+        """Let changes under way come to their end, and cut off the rest."""
+        for task in self._patient:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        if self._ending:
+            await asyncio.wait(self._ending, timeout=_CLOSE_SECONDS)
+        for task in self._ending:
+            task.cancel()
+        await asyncio.gather(*self._ending, *self._patient, return_exceptions=True)
 
-    def _hold(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
-        return task
+
+def _hold(work: Coroutine[Any, Any, T], tasks: set[asyncio.Task[Any]]) -> asyncio.Task[T]:
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
 
 
 def _log_failure(task: asyncio.Task[None]) -> None:

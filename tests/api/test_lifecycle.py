@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import socket
 import threading
 import time
 import urllib.error
@@ -203,3 +204,22 @@ def test_account_settings(endpoint: Endpoint, client: Any) -> None:
     assert settings["AccountUsage"] == {"TotalCodeSize": len(package()), "FunctionCount": 1}
     assert settings["AccountLimit"]["ConcurrentExecutions"] == 1000
     assert settings["AccountLimit"]["CodeSizeUnzipped"] == 262144000
+
+
+def test_a_creation_outlives_its_client_and_the_end_of_the_service(make_endpoint: Callable[..., Endpoint]) -> None:
+    first = make_endpoint()
+    first._loop.call_soon_threadsafe(first.unpacker.gate.clear)
+    body = json.dumps({**creation_without_code(), "Code": {"ZipFile": base64.b64encode(package()).decode()}}).encode()
+    door = socket.socket(socket.AF_UNIX)
+    door.connect(str(first.config.api_socket))
+    door.sendall(b"POST /2015-03-31/functions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    eventually(lambda: bool(first.run(_is_changing(first))))
+    door.close()
+    threading.Timer(0.3, lambda: first._loop.call_soon_threadsafe(first.unpacker.gate.set)).start()
+    second = make_endpoint()  # ends the first one
+    assert second.settled("hello")["State"] == "Active"
+    assert len(list(second.config.code_dir.iterdir())) == 1
+
+
+def creation_without_code() -> dict[str, Any]:
+    return {"FunctionName": "hello", "Runtime": "python3.12", "Handler": "handler.handler", "Role": ROLE}
