@@ -62,16 +62,17 @@ def main(config: Config) -> int:
     _set_up_logging()
     account = _account(config)
     _make_directories(config, account)
-    lock = _lock(config)
+    locks = [_lock(config.run_dir, config), _lock(config.data_dir, config)]
     _leave_delegated_group()
     sockets = [_listen_tcp(config), _listen_unix(config, account)]
     try:
-        return _Keeper(config, lock, sockets).run()
+        return _Keeper(config, locks[0], sockets).run()
     finally:
         config.api_socket.unlink(missing_ok=True)
         for sock in sockets:
             sock.close()
-        os.close(lock)
+        for lock in locks:
+            os.close(lock)
 
 
 class _Keeper:
@@ -228,15 +229,17 @@ def _make_directories(config: Config, account: pwd.struct_passwd) -> None:
             raise StartFailed(f"cannot make {directory}: {error.strerror}") from error
 
 
-def _lock(config: Config) -> int:
-    """The instance's lock, held as long as this process lives; its text names the living generation."""
-    path = config.run_dir / "daemon.lock"
+def _lock(directory: Path, config: Config) -> int:
+    """A directory's lock, held as long as this process lives; in run_dir, its text names the living generation."""
+    path = directory / "daemon.lock"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)
-        raise StartFailed(f"another daemon of instance {config.instance!r} runs ({path} is locked)") from None
+        raise StartFailed(
+            f"another daemon uses {directory} ({path} is locked); instance here: {config.instance!r}"
+        ) from None
     return descriptor
 
 

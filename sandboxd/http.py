@@ -109,6 +109,7 @@ class HttpProtocol(asyncio.Protocol):
         "_header_begun",
         "_header_bytes",
         "_header_pieces",
+        "_header_unparsed",
         "_headers",
         "_idle",
         "_in_header",
@@ -151,7 +152,7 @@ class HttpProtocol(asyncio.Protocol):
     def _reset(self) -> None:
         self._target = b""
         self._headers: dict[str, str] = {}
-        self._header_bytes = self._header_pieces = self._size = 0
+        self._header_bytes = self._header_unparsed = self._header_pieces = self._size = 0
         self._body: list[bytes | bytearray] = []
 
     # asyncio.Protocol
@@ -197,9 +198,9 @@ class HttpProtocol(asyncio.Protocol):
         if self._in_header and not self._header_begun:
             # The parser says nothing before a header is whole: without this count one could be endless.
             self._header_pieces += 1
-            self._count_header(len(data))
-            if self._header_pieces > _MAX_HEADER_PIECES:
-                self._refuse(431, "headers come in too many pieces")
+            self._header_unparsed += len(data)
+            if self._header_unparsed > self._limits.header or self._header_pieces > _MAX_HEADER_PIECES:
+                self._refuse(431, f"headers are larger than {self._limits.header} bytes or in too many pieces")
 
     def finish(self) -> None:
         """Take no further request; close, now or behind the answers that are being waited for."""

@@ -16,6 +16,8 @@ import struct
 import zipfile
 from typing import NoReturn
 
+import prctl
+
 from sandboxd.builder import capabilities, linux
 from sandboxd.privsep.messages import UnpackStatus
 
@@ -36,7 +38,7 @@ class _Refused(Exception):
 def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_bytes: int, max_entries: int,
                  result: int) -> NoReturn:  # fmt: skip
     """The child of one upload: extract, seal, rename; write one RESULT and exit. Nothing half-made stays."""
-    os.set_inheritable(result, False)
+    prctl.set_proctitle("sandboxd: unpacker")
     temporary = f".new-{name}-{os.getpid()}"
     status, size = UnpackStatus.FAILED, 0
     try:

@@ -24,6 +24,8 @@ from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import NoReturn
 
+import prctl
+
 from sandboxd.builder import capabilities, linux, namespaces, network, rlimits, rootfs, seccomp
 from sandboxd.errors import StepFailed
 
@@ -124,6 +126,7 @@ def _descriptors(child: _Child) -> None:
 def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:
     """The maker's whole life."""
     with _reporting(channel.fileno()) as report:
+        prctl.set_proctitle("sandboxd: spare environment")
         report.step = "cgroup"
         enter_cgroup()
         report.step = "namespaces"

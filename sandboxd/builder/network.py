@@ -19,6 +19,8 @@ import struct
 import sys
 from ipaddress import IPv4Address, IPv4Network
 
+import prctl
+
 from sandboxd.builder import linux
 from sandboxd.config import Config
 from sandboxd.errors import StepFailed
@@ -102,6 +104,7 @@ class Router:
 
 
 def _sleep_until_needed(config: Config, channel: socket.socket) -> None:
+    prctl.set_proctitle("sandboxd: router (asleep)")
     settings = os.memfd_create("sandboxd-config", 0)
     os.write(settings, pickle.dumps(config))
     os.lseek(settings, 0, os.SEEK_SET)

@@ -18,6 +18,8 @@ import struct
 import subprocess
 import tempfile
 
+import prctl
+
 from sandboxd.builder import linux
 from sandboxd.errors import StepFailed
 
@@ -39,6 +41,7 @@ class Volumes:
         self._pid = os.fork()
         if self._pid == 0:
             try:
+                prctl.set_proctitle("sandboxd: templates")
                 os.dup2(theirs.fileno(), 3)
                 linux.close_from(4)
                 _make_templates(directory, socket.socket(fileno=3))

@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -208,9 +208,10 @@ class Logs:
         self._dirty: set[LogStream] = set()
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._writing: asyncio.Future[None] | None = None
+        self._writing: _Writing | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
         self._graves = itertools.count()
+        self._to_bury: list[str] = []
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for leftover in directory.glob(f"{_FORGOTTEN}*"):
             shutil.rmtree(leftover)
@@ -244,7 +245,7 @@ class Logs:
         if self._writing is None:
             self._bury(function)
         else:  # the thread may be about to make the directory again
-            self._writing.add_done_callback(lambda _: self._bury(function))
+            self._to_bury.append(function)
 
     def _bury(self, function: str) -> None:
         while (grave := self._directory / f"{_FORGOTTEN}{next(self._graves)}").exists():
@@ -272,28 +273,51 @@ class Logs:
     def _flush(self) -> None:
         self._timer = None
         if self._writing is None and self._dirty:
-            self._writing = asyncio.ensure_future(self._write())
+            streams, jobs = self._take_dirty()
+            self._writing = _Writing(streams, self._thread.submit(_run_jobs, jobs))
+            self._writing.jobs.add_done_callback(lambda _: self._loop.call_soon_threadsafe(self._on_written))
 
-    async def _write(self) -> None:
+    def _take_dirty(self) -> tuple[list[LogStream], list[_Job]]:
         streams, self._dirty = list(self._dirty), set()
         self._waiting_bytes = 0
-        jobs = [stream.begin_writing() for stream in streams]
-        results = await self._loop.run_in_executor(self._thread, _run_jobs, jobs)
-        for stream, segments in zip(streams, results, strict=True):
-            stream.end_writing(segments)
+        return streams, [stream.begin_writing() for stream in streams]
+
+    def _on_written(self) -> None:
+        if self._writing is None:
+            return  # `close` was there first
+        self._writing.finish()
         self._writing = None
+        for function in self._to_bury:
+            self._bury(function)
+        self._to_bury = []
         if self._dirty and self._timer is None:
             self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)
 
-    async def close(self) -> None:
-        """Write what waits and stop."""
-        while self._dirty or self._writing is not None:
-            self._flush()
-            if self._writing is not None:
-                await asyncio.shield(self._writing)
+    def close(self) -> None:
+        """Write what waits, and stop."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
+        if self._writing is not None:
+            wait((self._writing.jobs,))
+            self._on_written()
+        self._flush()
+        if self._writing is not None:
+            wait((self._writing.jobs,))
+            self._on_written()
         self._thread.shutdown()
+
+
+@dataclass(frozen=True, slots=True)
+class _Writing:
+    """What the writing thread is at."""
+
+    streams: list[LogStream]
+    jobs: Future[list[list[_Segment]]]
+
+    def finish(self) -> None:
+        for stream, segments in zip(self.streams, self.jobs.result(), strict=True):
+            stream.end_writing(segments)
 
 
 def _run_jobs(jobs: list[_Job]) -> list[list[_Segment]]:
