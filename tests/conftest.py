@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -70,6 +70,16 @@ def deployed(daemon: Daemon) -> Iterator[Deployed]:
     yield deploy
     for name in names:
         daemon.delete(name)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """A failed test shows what its daemon wrote."""
+    report = yield
+    daemon = getattr(item, "funcargs", {}).get("daemon")
+    if report.failed and isinstance(daemon, Daemon):
+        report.sections.append(("log of the daemon (its end)", daemon.log()[-4000:]))
+    return report
 
 
 def assert_healthy(daemon: Daemon) -> None:

@@ -56,7 +56,7 @@ def creation(**members: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", ["nope", f"{ARN}nope", "000000000000:nope", "000000000000:function:nope"])
 def test_unknown_function(daemon: Daemon, name: str) -> None:
     error = refused(daemon.lambda_client.invoke, FunctionName=name)
-    assert error == ("ResourceNotFoundException", 404, f"Function not found: {ARN}nope")
+    assert error == ("ResourceNotFoundException", 404, f"Function not found: {ARN}nope:$LATEST")
 
 
 @pytest.mark.parametrize(

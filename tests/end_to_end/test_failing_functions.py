@@ -49,7 +49,7 @@ def test_the_handler_raises_through_the_command_line(daemon: Daemon, deployed: D
 INIT_FAILURES = {
     "handler_missing": ("Runtime.HandlerNotFound", "Handler 'not_there' missing on module 'app'"),
     "module_missing": ("Runtime.ImportModuleError", "Unable to import module 'not_there': No module named 'not_there'"),
-    "syntax_error": ("Runtime.UserCodeSyntaxError", "Syntax error in module 'app': expected ':' (app.py, line 2)"),
+    "syntax_error": ("Runtime.UserCodeSyntaxError", "Syntax error in module 'app': expected ':' (app.py, line 1)"),
     "raises_at_import": ("RuntimeError", "no configuration"),
 }
 

@@ -22,8 +22,7 @@ def test_the_lines_of_one_invocation(daemon: Daemon, deployed: Deployed) -> None
     answer = daemon.invoke(name, {"word": "wörd"})
     request_id = answer.headers["x-amzn-requestid"]
     lines = answer.log.splitlines()
-    assert lines[0].startswith("INIT_START Runtime Version: python:3.13")
-    assert lines[1] == f"START RequestId: {request_id} Version: $LATEST"
+    assert lines[0] == f"START RequestId: {request_id} Version: $LATEST"
     assert lines[-2] == f"END RequestId: {request_id}"
     report = REPORT.fullmatch(lines[-1])
     assert report is not None and report[1] == request_id and report[6] is not None, lines[-1]

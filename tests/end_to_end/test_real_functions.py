@@ -111,7 +111,7 @@ def test_boto3_inside_a_function_that_may_not(daemon: Daemon, deployed: Deployed
     daemon.wait_settled(caller)
     answer = daemon.invoke(caller, {"function": hello, "payload": {}})
     assert answer.headers["x-amz-function-error"] == "Unhandled"
-    assert answer.json["errorType"] == "EndpointConnectionError", answer.json
+    assert answer.json["errorType"] == "NoCredentialsError", answer.json
 
 
 @pytest.mark.parametrize("function", ["hello", "csv_report", "markdown"])

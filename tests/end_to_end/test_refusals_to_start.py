@@ -175,7 +175,7 @@ def test_the_disk_is_full_while_unpacking(small_disk: Daemon) -> None:
         assert "full" in answer.message.lower() or "space" in answer.message.lower()
         assert daemon.request("GET", f"{FUNCTIONS}/heavy").status == 404
         eventually(lambda: sorted(path.name for path in code.iterdir()) == before)
-        assert daemon.invoke(hello).json == {"hello": "world"}
+        assert daemon.invoke(hello, {}).json == {"hello": "world"}
         other = daemon.deploy(packages.load("counter"))
         assert daemon.invoke(other).json["count"] == 1, "what was half-unpacked is gone, so there is room again"
         assert "Traceback" not in daemon.log()

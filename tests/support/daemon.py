@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -208,7 +209,8 @@ class Daemon:
         payload = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
         connection = UnixConnection(self.socket, timeout)
         try:
-            connection.request(method, path, payload, headers or {})
+            with contextlib.suppress(BrokenPipeError):  # refused for its size before it was read: the answer is there
+                connection.request(method, path, payload, headers or {})
             response = connection.getresponse()
             return Answer(response.status, {k.lower(): v for k, v in response.getheaders()}, response.read())
         finally:
