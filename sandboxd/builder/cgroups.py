@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sandboxd.errors import StepFailed
 
 CONTROLLERS = ("memory", "cpu", "pids")
-CPU_PERIOD_US = 20_000  # short, so that a small share is many short slices rather than a long wait
+CPU_PERIOD_US = 100_000
 INIT_CPU_QUOTA = 1000  # 1/1000 of a CPU: while a runtime starts, every environment has one whole CPU, as on AWS
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -87,6 +87,11 @@ def _set(directory: int, name: str, value: str) -> None:
         raise StepFailed("cgroup", errno.EINVAL, f"{name} is {held!r}, not {value!r}")
 
 
+def _set_if_there(directory: int, name: str, value: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        _set(directory, name, value)
+
+
 def _directory(path: str, at: int | None = None) -> int:
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=at)
 
@@ -104,7 +109,7 @@ class Cgroups:
         if unified is None:
             raise StepFailed("cgroup", errno.ENOENT, "no cgroup2 hierarchy is mounted")
         self._bases: dict[str, int] = {}
-        self._paths: dict[str, str] = {}
+        self._parents: dict[str, int] = {}
         self._where: dict[str, str] = {}
         self.v2: dict[str, bool] = {}
         for controller in CONTROLLERS:
@@ -126,7 +131,8 @@ class Cgroups:
         os.makedirs(path, 0o755, exist_ok=True)
         if mount.unified:
             self._delegate(path, wanted)
-        self._bases[mount.path], self._paths[mount.path] = _directory(path), path
+        self._bases[mount.path], self._parents[mount.path] = _directory(path), _directory(os.path.dirname(path))
+        self._name = os.path.basename(path)
 
     @staticmethod
     def _delegate(path: str, wanted: str) -> None:
@@ -159,10 +165,11 @@ class Cgroups:
 
     def remove(self) -> None:
         """Remove this instance's own directories, where nothing lives in them any more."""
+        # By descriptor: the builder's own tree shows no cgroup hierarchy.
         for path, base in self._bases.items():
             os.close(base)
             with contextlib.suppress(OSError):
-                os.rmdir(self._paths[path])
+                os.rmdir(self._name, dir_fd=self._parents[path])
 
 
 class Cgroup:
@@ -186,22 +193,28 @@ class Cgroup:
         directory, size = self.by_controller["memory"], memory_mb * 1024 * 1024 // _PAGE * _PAGE
         if self.v2["memory"]:
             _set(directory, "memory.max", str(size))
-            with contextlib.suppress(FileNotFoundError):  # a kernel without swap accounting
-                _set(directory, "memory.swap.max", "0")
+            _set_if_there(directory, "memory.swap.max", "0")  # a kernel may lack swap accounting
             _set(directory, "memory.oom.group", "1")
         else:
             _set(directory, "memory.limit_in_bytes", str(size))
-            with contextlib.suppress(FileNotFoundError):
-                _set(directory, "memory.memsw.limit_in_bytes", str(size))
+            _set_if_there(directory, "memory.memsw.limit_in_bytes", str(size))
 
     def limit_cpu(self, quota: int) -> None:
-        """Limit CPU time to a share, in 1/1000 of one CPU."""
+        """Limit CPU time to a share, in 1/1000 of one CPU.
+
+        What a quiet period leaves over may be used in the next one (burst, as much as the share itself; Linux 5.14):
+        a rested function answers at full speed, a busy one has its share and no more.
+        """
         directory, slice_us = self.by_controller["cpu"], max(1000, CPU_PERIOD_US * quota // 1000)
         if self.v2["cpu"]:
+            _set_if_there(directory, "cpu.max.burst", "0")
             _set(directory, "cpu.max", f"{slice_us} {CPU_PERIOD_US}")
+            _set_if_there(directory, "cpu.max.burst", str(slice_us))
         else:
+            _set_if_there(directory, "cpu.cfs_burst_us", "0")
             _set(directory, "cpu.cfs_period_us", str(CPU_PERIOD_US))
             _set(directory, "cpu.cfs_quota_us", str(slice_us))
+            _set_if_there(directory, "cpu.cfs_burst_us", str(slice_us))
 
     def enter_self(self) -> None:
         """Move the calling process, and what it forks from now on, into the group."""
