@@ -189,7 +189,7 @@ class HttpProtocol(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            self._refuse(400, "upgrades are not spoken here")
+            assert self._refused
         except httptools.HttpParserCallbackError as error:
             if not self._refused:
                 raise error.__context__ or error from None
@@ -236,6 +236,9 @@ class HttpProtocol(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         self._in_header = False
         if self._refused:
+            return
+        if self._parser.should_upgrade():  # the parser would go no further
+            self._refuse(400, "upgrades are not spoken here")
             return
         length = self._headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._limits.body:

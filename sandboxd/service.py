@@ -114,7 +114,7 @@ async def _serve(config: Config, given: Inheritance) -> None:
         config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request), budget
     )
     api = Api(config, store, scheduler, logs)
-    limits = HttpLimits(body=api.body_limit)
+    limits = HttpLimits(body=api.body_limit, discard=2 * api.body_limit)
     servers = [
         await serve(socket.socket(fileno=fd), handler, limits, budget, api.refuse, _BACKLOG, api.oversized)
         for fd, handler in ((given.tcp, api.handle_tcp), (given.unix, api.handle_unix))

@@ -81,7 +81,9 @@ def _extract_in_own_process(
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 status = UnpackStatus.DISK_FULL
-        except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, MemoryError):
+            elif error.errno is None:  # bz2's word for bad data
+                status = UnpackStatus.CORRUPT
+        except Exception:  # whatever a parser says of what a stranger wrote
             status = UnpackStatus.CORRUPT
         finally:
             os.write(4, RESULT.pack(status, size))
@@ -150,7 +152,7 @@ def _checked_name(entry: zipfile.ZipInfo) -> list[str]:
     if name.startswith(("/", "\\")) or name[1:3] in (":\\", ":/"):
         raise _Refused(UnpackStatus.ABSOLUTE_NAME)
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
+    if ".." in name.replace("\\", "/").split("/"):
         raise _Refused(UnpackStatus.PARENT_NAME)
     if not parts and entry.is_dir():
         return parts

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address
@@ -35,7 +36,7 @@ class Building(Enum):
 class Environment:
     """One environment as the builder knows it; pids are those of the outer pid namespace.
 
-    Until it has a spec it is a *spare*: a maker that waits in its namespaces and cgroup, made ahead because entering a
+    Until it has a spec it is a *spare*: a pid 1 and a runtime that wait for a plan, made ahead because entering a
     cgroup waits for an RCU grace period (10 ms where no other process moved just before; cgroup_threadgroup_rwsem).
     """
 
@@ -46,13 +47,13 @@ class Environment:
     tmp: int  # a volume of the default size, made ahead; -1 once used
     spec: EnvironmentSpec | None = None
     address: IPv4Address | None = None
-    plan: tuple[bytes, list[int]] | None = None  # what the maker still waits for
+    plan: tuple[bytes, list[int]] | None = None  # what pid 1 still waits for
     log: int = -1
     pid1: int = 0
     runtime: int = 0
+    exit_status: int | None = None  # of the runtime, as waitpid gives it
     doors: list[int] = field(default_factory=list)
     failure: tuple[str, int] | None = None
-    admitted: bool = False
     running: bool = False
     ending: bool = False
     destroy_asked: bool = False
@@ -129,7 +130,7 @@ class Host:
             raise
 
     def bind(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
-        """Make a spare the environment of a spec: limits, mounts, link; the maker goes on as soon as it stands.
+        """Make a spare the environment of a spec: limits, mounts, link; pid 1 goes on as soon as it is there.
 
         Raises StepFailed; the environment is then to be ended.
         """
@@ -160,8 +161,7 @@ class Host:
             environment.address = self.router.addresses.take()
         packed = environment.address.packed if environment.address else bytes(4)
         environment.plan = (init.PLAN.pack(spec.open_files, spec.invoke_door, packed), descriptors)
-        if environment.admitted:
-            self._link_or_go_on(environment)
+        self._go_on_with_plan(environment)
 
     def hear(self, environment: Environment) -> Building:
         """Take one record from a child: fixed size, from code of ours, before any of the user's exists."""
@@ -173,15 +173,12 @@ class Host:
         said, first, second, step = init.RECORD.unpack(record)
         match said:
             case init.Said.IN_NAMESPACES:
-                try:
-                    self._admit(environment)
-                except (StepFailed, OSError) as error:
-                    reached = error.step if isinstance(error, StepFailed) else "ids"
-                    self.go_on(environment, (reached, error.errno or 0))
-            case init.Said.DOORS:
-                environment.doors = descriptors
+                self._try(environment, self._admit)
+            case init.Said.DOOR:
+                environment.doors += descriptors
             case init.Said.FORKED:
                 environment.pid1, environment.runtime = first, second
+                self._try(environment, self._go_on_with_plan)
                 return Building.FORKED
             case init.Said.FAILED:
                 environment.failure = environment.failure or (step.rstrip(b"\0").decode(), first)
@@ -194,16 +191,22 @@ class Host:
         with open(f"/proc/{pid}/oom_score_adj", "w") as file:
             file.write(str(_OOM_SCORE))
         environment.channel.send(b"\1")
-        environment.admitted = True
-        if environment.plan is not None:
-            self._link_or_go_on(environment)
 
-    def _link_or_go_on(self, environment: Environment) -> None:
+    def _try(self, environment: Environment, action: Callable[[Environment], None]) -> None:
+        try:
+            action(environment)
+        except (StepFailed, OSError) as error:
+            self.go_on(environment, (error.step if isinstance(error, StepFailed) else "ids", error.errno or 0))
+
+    def _go_on_with_plan(self, environment: Environment) -> None:
+        """Send pid 1 its plan, once both are there; with a permission, when the router has given it a link."""
+        if not environment.pid1 or environment.plan is None:
+            return
         if environment.address is None or environment.spec is None:
             self.go_on(environment)
             return
         with _step("network"):
-            namespace = os.open(f"/proc/{environment.maker}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+            namespace = os.open(f"/proc/{environment.pid1}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 spec = environment.spec
                 self.router.admit(spec.environment_id, namespace, environment.address, spec.egress)
@@ -211,7 +214,7 @@ class Host:
                 os.close(namespace)
 
     def go_on(self, environment: Environment, failure: tuple[str, int] | None = None) -> None:
-        """Everything that comes from outside is in place, or has failed: the maker goes on, or ends."""
+        """Everything that comes from outside is in place, or has failed: pid 1 goes on, or ends."""
         if failure is not None:
             environment.failure = environment.failure or failure
             environment.channel.shutdown(socket.SHUT_WR)

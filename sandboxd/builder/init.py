@@ -3,17 +3,16 @@
 Room: root, child side, after fork. May: mount, drop. May not: log, thread, import, return.
 
 Three processes. The *maker* is forked by the builder, enters its cgroup and the new namespaces, has its ids mapped and
-waits for a plan. With it, it forks *pid 1* of the new pid namespace, which sets the sandbox
-up (SETUP) and becomes the reaping init, and the *runtime*, which waits for that. Both pass DROP, in which everything
-is given up, and exec. When the maker exits the runtime becomes the builder's own child (the reaper of the maker's pid
-namespace, pid_namespaces(7)), which is how its exit status is known.
+forks two: *pid 1* of the new pid namespace, which does what can be done ahead (AHEAD) and waits for a plan, with which
+it sets the sandbox up (SETUP) and becomes the reaping init; and the *runtime*, which waits for that. Both pass DROP, in
+which everything is given up, and exec. When the maker exits the runtime becomes the builder's own child (the reaper of
+the maker's pid namespace, pid_namespaces(7)), which is how its exit status is known.
 
 The channel to the builder carries fixed-size records; it closes by exec, so that end-of-file means: user code runs.
 """
 
 from __future__ import annotations
 
-import array
 import os
 import signal
 import socket
@@ -39,13 +38,14 @@ RUNTIME_PROGRAM = "/var/runtime/bootstrap"
 RECORD = struct.Struct("!Bii32s")
 PLAN = struct.Struct("!I?4s")  # open files, invoke door, address (0.0.0.0: no link)
 _PLAN_DESCRIPTORS = 6
+_OPEN_FILES = struct.Struct("!I")  # from pid 1 to the runtime, with log and environ
 
 
 class Said(IntEnum):
     """Kinds of records from child to builder."""
 
-    IN_NAMESPACES = 1  # goes on by one byte, once its ids are mapped, and then by its plan
-    DOORS = 2  # descriptors: listening sockets
+    IN_NAMESPACES = 1  # goes on by one byte, once its ids are mapped
+    DOOR = 2  # descriptor: a listening socket; the Runtime API's first
     FORKED = 3  # pid 1, runtime; as the builder's pid namespace numbers them
     FAILED = 4  # errno, 0, name of the step
 
@@ -62,49 +62,57 @@ class Plan:
     address: IPv4Address | None  # of its link; None: loopback only
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Child:
-    plan: Plan
     channel: socket.socket
     program: bytes  # the seccomp filter
     identity: int  # id inside the outer user namespace
+    log: int = -1
+    environ: int = -1
+    open_files: int = 0
 
 
 Step = tuple[str, Callable[[_Child], None]]
+PlanStep = tuple[str, Callable[[_Child, Plan], None]]
 
 
-def _doors(child: _Child) -> None:
-    ports = [RUNTIME_API_PORT, INVOKE_DOOR_PORT][: 1 + child.plan.invoke_door]
-    doors = [namespaces.listen_in_child(port, _BACKLOG) for port in ports]
-    rights = array.array("i", [door.fileno() for door in doors])
-    record = RECORD.pack(Said.DOORS, 0, 0, b"")
-    child.channel.sendmsg([record], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
-    for door in doors:
-        door.close()
+def _open_door(child: _Child, port: int) -> None:
+    with namespaces.listen_in_child(port, _BACKLOG) as door:
+        socket.send_fds(child.channel, [RECORD.pack(Said.DOOR, 0, 0, b"")], [door.fileno()])
 
 
-def _link(child: _Child) -> None:
-    if child.plan.address is not None:
-        network.configure_link_in_child(child.plan.address)
+def _link(_: _Child, plan: Plan) -> None:
+    if plan.address is not None:
+        network.configure_link_in_child(plan.address)
 
 
-# What pid 1 does, as root of the outer user namespace, in the new namespaces.
-SETUP: list[Step] = [
+def _invoke_door(child: _Child, plan: Plan) -> None:
+    if plan.invoke_door:
+        _open_door(child, INVOKE_DOOR_PORT)
+
+
+# What pid 1 does ahead of any plan, as root of the outer user namespace, in the new namespaces.
+AHEAD: list[Step] = [
     ("private propagation", lambda _: rootfs.private_propagation_in_child()),
-    ("mounts", lambda child: rootfs.attach_in_child(child.plan.mounts)),
     ("proc", lambda _: rootfs.proc_in_child()),
-    ("pivot_root", lambda _: linux.pivot_root_here()),
     ("host name", lambda _: namespaces.host_name_in_child()),
     ("loopback", lambda _: namespaces.loopback_in_child()),
-    ("link", _link),
-    ("doors", _doors),
+    ("runtime door", lambda child: _open_door(child, RUNTIME_API_PORT)),
 ]
 
-# What both do last. ---- Above this line there is privilege over the sandbox; below its end there is none. ----
+# What it does with the plan.
+SETUP: list[PlanStep] = [
+    ("mounts", lambda _, plan: rootfs.attach_in_child(plan.mounts)),
+    ("pivot_root", lambda *_: linux.pivot_root_here()),
+    ("link", _link),
+    ("invoke door", _invoke_door),
+]
+
+# What both processes do last: before it there is privilege over the sandbox, behind it there is none.
 DROP: list[Step] = [
     ("session", lambda _: os.setsid()),
     ("descriptors", lambda child: _descriptors(child)),
-    ("resource limits", lambda child: rlimits.set_in_child(child.plan.open_files)),
+    ("resource limits", lambda child: rlimits.set_in_child(child.open_files)),
     ("ids", lambda child: namespaces.become_in_child(child.identity)),
     ("last user namespace", lambda child: namespaces.enter_last_user_namespace_in_child(child.identity)),
     ("capabilities", lambda _: capabilities.drop_all_in_child()),
@@ -116,7 +124,7 @@ DROP: list[Step] = [
 def _descriptors(child: _Child) -> None:
     """Keep 0 (null), 1 and 2 (log), and until exec 3 (channel) and 4 (environ)."""
     null = os.open("/dev/null", os.O_RDWR)
-    for number, source in enumerate((child.plan.log, child.channel.fileno(), child.plan.environ, null), start=60):
+    for number, source in enumerate((child.log, child.channel.fileno(), child.environ, null), start=60):
         os.dup2(source, number)
     for number, source in ((1, 60), (2, 60), (3, 61), (4, 62), (0, 63)):
         os.dup2(source, number, inheritable=number < 3)
@@ -140,21 +148,18 @@ def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[],
         namespaces.become_in_child(0)
         report.step = "keyring"
         linux.join_new_session_keyring()
-        report.step = "plan"
-        plan = _receive_plan(channel)
         report.step = "fork"
         # pivot_root moves every process of the namespace to the new root, but misses one that is being forked
-        # meanwhile: pid 1 begins when both exist, the runtime goes on when pid 1 has set up.
-        begin, begun = os.pipe()
-        ready, done = os.pipe()
+        # meanwhile; by the time of a plan both are there.
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         pid1 = os.fork()
         if pid1 == 0:
-            _run_pid1(_Child(plan, channel, program, 0), begin, done)
-        os.close(done)
+            theirs.close()
+            _run_pid1(_Child(channel, program, 0), ours)
+        ours.close()
         runtime = os.fork()
         if runtime == 0:
-            _run_runtime(_Child(plan, channel, program, 1), ready)
-        os.write(begun, b"\1")
+            _run_runtime(_Child(channel, program, 1), theirs)
         channel.send(RECORD.pack(Said.FORKED, pid1, runtime, b""))
         os._exit(0)
     os._exit(1)
@@ -163,20 +168,25 @@ def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[],
 def _receive_plan(channel: socket.socket) -> Plan:
     plan, descriptors, _, _ = socket.recv_fds(channel, PLAN.size, _PLAN_DESCRIPTORS)
     if len(plan) != PLAN.size or len(descriptors) != _PLAN_DESCRIPTORS:
-        os._exit(1)  # the builder went on without this maker
+        os._exit(1)  # the builder went on without this sandbox
     open_files, invoke_door, address = PLAN.unpack(plan)
     root, dev, code, tmp, log, environ = descriptors
     link = IPv4Address(address) if any(address) else None
     return Plan(rootfs.Mounts(root, dev, code, tmp), log, environ, open_files, invoke_door, link)
 
 
-def _run_pid1(child: _Child, begin: int, done: int) -> NoReturn:
+def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
     with _reporting(child.channel.fileno()) as report:
-        os.read(begin, 1)
-        _run(SETUP, child, report)
-        os.write(done, b"\1")
+        _run(AHEAD, child, report)
+        report.step = "plan"
+        plan = _receive_plan(child.channel)
+        for name, step in SETUP:
+            report.step = name
+            step(child, plan)
+        report.step = "plan"
+        child.log, child.environ, child.open_files = plan.log, plan.environ, plan.open_files
+        socket.send_fds(runtime, [_OPEN_FILES.pack(plan.open_files)], [plan.log, plan.environ])
         _run(DROP, child, report)
-        report.channel = 3
         report.step = "exec of init"
         _default_signals()
         os.closerange(0, 3)
@@ -184,12 +194,15 @@ def _run_pid1(child: _Child, begin: int, done: int) -> NoReturn:
     os._exit(1)
 
 
-def _run_runtime(child: _Child, ready: int) -> NoReturn:
+def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
     with _reporting(child.channel.fileno()) as report:
-        if not os.read(ready, 1):
+        report.step = "plan"
+        open_files, descriptors, _, _ = socket.recv_fds(pid1, _OPEN_FILES.size, 2)
+        if not open_files:
             os._exit(1)  # pid 1 failed and has said why
+        (child.open_files,) = _OPEN_FILES.unpack(open_files)
+        child.log, child.environ = descriptors
         _run(DROP, child, report)
-        report.channel = 3
         report.step = "exec of runtime"
         os.chdir("/var/task")
         environ = dict(

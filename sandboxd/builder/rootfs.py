@@ -19,13 +19,14 @@ from sandboxd.builder import linux
 from sandboxd.config import Config
 
 READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
-_MASK_FILES = (
-    "cmdline", "config.gz", "interrupts", "iomem", "ioports", "kallsyms", "kcore", "key-users", "keys", "kmsg",
-    "kpagecgroup", "kpagecount", "kpageflags", "latency_stats", "modules", "mtrr", "pagetypeinfo", "sched_debug",
-    "schedstat", "slabinfo", "softirqs", "swaps", "sysrq-trigger", "timer_list", "timer_stats", "vmallocinfo",
-    "vmstat", "zoneinfo",
-)  # fmt: skip
-_MASK_DIRECTORIES = ("acpi", "asound", "bus", "driver", "dynamic_debug", "fs", "irq", "pressure", "scsi", "tty")
+# Files and directories of proc that tell of the whole kernel and that everybody may read; others are root's alone.
+_MASKS = frozenset(
+    """
+    acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats driver dynamic_debug execdomains
+    fb fs interrupts iomem ioports irq kallsyms key-users keys latency_stats locks misc modules mtrr partitions pressure
+    sched_debug schedstat scsi softirqs swaps sysrq-trigger timer_list timer_stats tty vmstat zoneinfo
+    """.split()
+)
 _DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
 _DEV_LINKS = (
     ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
@@ -35,8 +36,8 @@ _DEV_LINKS = (
 def prepare_builder_root(config: Config) -> None:
     """Move this process into a mount namespace and tree of its own, with a proc of its own pid namespace.
 
-    `/i` images, `/c` code, `/m` one overlay per image, `/d` the environments' /dev, `/e` empty, `/r` where an
-    environment's root is attached, `/dev` the host's (loop devices).
+    `/i` images, `/c` code, `/m` one overlay per image, `/d` the environments' /dev, `/e` empty, `/r` and `/p` where an
+    environment's root and proc are attached, `/dev` the host's (loop devices).
     """
     linux.unshare(linux.CLONE_NEWNS)
     host = os.open("/", os.O_PATH | os.O_CLOEXEC)
@@ -55,7 +56,7 @@ def prepare_builder_root(config: Config) -> None:
     place = os.open(config.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.move_mount(tree, place)
     os.close(place)
-    for name in (*sources, "m", "e", "r"):
+    for name in (*sources, "m", "e", "r", "p"):
         os.mkdir(name, 0o755, dir_fd=tree)
     for name, mount in sources.items():
         _attach(mount, tree, name)
@@ -138,10 +139,11 @@ def private_propagation_in_child() -> None:
 
 
 def attach_in_child(mounts: Mounts) -> None:
-    """Attach root, devices, code and /tmp below /r and stand there, ready for pivot_root."""
+    """Attach root, devices, code, /tmp and the prepared proc below /r and stand there, ready for pivot_root."""
     place = os.open("/r", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.move_mount(mounts.root, place)
     os.close(place)
+    _attach(os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), mounts.root, "proc")
     _attach(mounts.dev, mounts.root, "dev")
     _attach(mounts.code, mounts.root, "var/task")
     _attach(mounts.tmp, mounts.root, "tmp")
@@ -150,16 +152,18 @@ def attach_in_child(mounts: Mounts) -> None:
 
 
 def proc_in_child() -> None:
-    """A proc of the new pid namespace, its kernel-wide files and directories covered, /proc/sys read-only."""
-    root = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """A proc of the new pid namespace at /p, /proc/sys read-only, and covered what is kernel-wide and readable."""
     attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
-    _attach(linux.new_mount("proc", attributes), root, "proc")
-    proc = os.open("proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for name in os.listdir("proc"):
-        if name in _MASK_FILES:
-            _attach(_read_only_copy("dev/null", attributes & ~linux.MOUNT_ATTR_NODEV), proc, name)
-        elif name in _MASK_DIRECTORIES:
-            _attach(_read_only_copy("/e", READ_ONLY), proc, name)
-    _attach(_read_only_copy("proc/sys", attributes | linux.MOUNT_ATTR_RDONLY), proc, "sys")
-    os.close(proc)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _attach(linux.new_mount("proc", attributes), root, "p")
     os.close(root)
+    proc = os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for entry in os.scandir("/p"):
+        # What only root may read, nobody can: the host's root has no name in here.
+        readable = entry.name in _MASKS and entry.stat(follow_symlinks=False).st_mode & 0o005
+        if readable and entry.is_dir():
+            _attach(_read_only_copy("/e", READ_ONLY), proc, entry.name)
+        elif readable:
+            _attach(_read_only_copy("/d/null", attributes & ~linux.MOUNT_ATTR_NODEV), proc, entry.name)
+    _attach(_read_only_copy("/p/sys", attributes | linux.MOUNT_ATTR_RDONLY), proc, "sys")
+    os.close(proc)

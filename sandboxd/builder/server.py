@@ -54,7 +54,9 @@ from sandboxd.privsep.messages import (
 
 log = logging.getLogger("sandboxd.builder")
 _SPARES = 2
+_REFILL_SECONDS = 0.05
 _MAX_UNPACKERS = 2
+_MAX_UNCLAIMED = 256  # other children of ours, and orphans of environments
 _SHUTDOWN_SECONDS = 8.0
 _RETRY_SECONDS = 0.005
 
@@ -73,7 +75,6 @@ class Server:
         self._spares: deque[Environment] = deque()
         self._made = 0
         self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
-        self._building = 0
         self._uploads: deque[tuple[Unpack, int]] = deque()
         self._unpackers = 0
         self._selector = selectors.EpollSelector()
@@ -90,7 +91,8 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._on_child_signal(wakeup))
-        self._refill()
+        for _ in range(_SPARES):
+            self._refill()
         self._say(Ready())
         while self._open:
             self._turn()
@@ -102,9 +104,13 @@ class Server:
         signal.set_wakeup_fd(-1)
 
     def _turn(self) -> None:
-        for key, _ in self._selector.select(_RETRY_SECONDS if self._ending else None):
+        wanting = self._open and len(self._spares) < _SPARES
+        ready = self._selector.select(_RETRY_SECONDS if self._ending else _REFILL_SECONDS if wanting else None)
+        for key, _ in ready:
             handler: Callable[[], None] = key.data
             handler()
+        if not ready and wanting:
+            self._refill()
         for environment in list(self._ending):
             self._finish_end(environment)
 
@@ -154,7 +160,6 @@ class Server:
             self._say_failed(number, error)
             return
         self._environments[number] = environment
-        self._building += 1
         try:
             self._host.bind(environment, message.spec, environ)
         except (StepFailed, OSError) as error:
@@ -175,19 +180,20 @@ class Server:
         return environment
 
     def _refill(self) -> None:
-        """Make spares while nothing else waits: what one costs is then nobody's latency."""
-        while len(self._spares) < _SPARES and self._open:
-            try:
-                self._spares.append(self._prepare())
-            except (StepFailed, OSError) as error:
-                log.warning("no spare environment: %s", error)
-                return
+        """Make a spare, when nothing has happened for a moment: what it costs is then nobody's latency."""
+        try:
+            self._spares.append(self._prepare())
+        except (StepFailed, OSError) as error:
+            log.warning("no spare environment: %s", error)
 
     def _on_child(self, environment: Environment) -> None:
         state = self._host.hear(environment)
         if state is Building.FORKED:
             for pid in (environment.pid1, environment.runtime):
                 self._by_pid[pid] = environment
+            for pid in (environment.pid1, environment.runtime):
+                if pid in self._unclaimed:
+                    self._on_exit(pid, self._unclaimed.pop(pid))
         if state is not Building.OVER:
             return
         self._selector.unregister(environment.channel)
@@ -198,7 +204,6 @@ class Server:
                 log.warning("a spare environment ended at step %s", environment.failure)
             self._end(environment)
             return
-        self._building -= 1
         number = environment.spec.environment_id
         if environment.failure is None and not environment.ending:
             descriptors = environment.take_descriptors()
@@ -209,12 +214,7 @@ class Server:
             step, reason = environment.failure or ("destroyed", 0)
             self._say(BindFailed(number, reason, step))
             self._end(environment)
-        for pid in (environment.pid1, environment.runtime):
-            if pid in self._unclaimed:
-                self._on_exit(pid, self._unclaimed.pop(pid))
-        if not self._building:
-            self._unclaimed.clear()
-            self._refill()
+        self._say_exited(environment)
 
     def _on_router(self) -> None:
         request, number, reason, step = self._host.router.reply()
@@ -276,9 +276,17 @@ class Server:
     def _on_exit(self, pid: int, status: int) -> None:
         environment = self._by_pid.pop(pid, None)
         if environment is None:
-            if self._building:
-                self._unclaimed[pid] = status
-        elif pid == environment.runtime and environment.running and environment.spec and not environment.ending:
+            self._unclaimed[pid] = status
+            if len(self._unclaimed) > _MAX_UNCLAIMED:
+                del self._unclaimed[next(iter(self._unclaimed))]
+        elif pid == environment.runtime:
+            environment.exit_status = status
+            self._say_exited(environment)
+
+    def _say_exited(self, environment: Environment) -> None:
+        """Tell of a runtime that ended, once the service knows the environment, and unless it asked for the end."""
+        status = environment.exit_status
+        if status is not None and environment.running and environment.spec and not environment.ending:
             self._say(Exited(environment.spec.environment_id, status, environment.cgroup.out_of_memory()))
 
     # code packages
