@@ -100,11 +100,7 @@ def _extract_in_own_process(
 
 def _confine(tree: int, package: int, result: int, uid: int, max_bytes: int) -> None:
     """3 is the zip, 4 the result; everything else goes: descriptors, network, root directory, ids, capabilities."""
-    for number, source in ((60, package), (61, result), (62, tree)):
-        os.dup2(source, number)
-    for number, source in ((3, 60), (4, 61), (5, 62)):
-        os.dup2(source, number)
-    linux.close_from(6)
+    linux.keep_only((0, 1, 2, package, result, tree))
     linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS)
     os.fchdir(5)
     os.chroot(".")

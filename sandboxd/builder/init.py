@@ -124,11 +124,7 @@ DROP: list[Step] = [
 def _descriptors(child: _Child) -> None:
     """Keep 0 (null), 1 and 2 (log), and until exec 3 (channel) and 4 (environ)."""
     null = os.open("/dev/null", os.O_RDWR)
-    for number, source in enumerate((child.log, child.channel.fileno(), child.environ, null), start=60):
-        os.dup2(source, number)
-    for number, source in ((1, 60), (2, 60), (3, 61), (4, 62), (0, 63)):
-        os.dup2(source, number, inheritable=number < 3)
-    linux.close_from(5)
+    linux.keep_only((null, child.log, child.log, child.channel.fileno(), child.environ), inheritable=3)
 
 
 def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
 import platform
 import struct
+from collections.abc import Sequence
 from ctypes import c_char_p, c_int, c_long, c_uint, c_ulong, c_void_p
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -136,6 +138,16 @@ def open_beneath(directory: int, path: str, flags: int, mode: int = 0) -> int:
     how = struct.pack("=QQQ", flags | os.O_CLOEXEC, mode, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS)
     return _syscall("openat2", _SYS_openat2, c_int(directory), c_char_p(os.fsencode(path)), c_char_p(how),
                     c_ulong(len(how)))  # fmt: skip
+
+
+def keep_only(descriptors: Sequence[int], *, inheritable: int = 0) -> None:
+    """Make these descriptors 0, 1, 2 and so on, the first `inheritable` of them over exec, and close all others."""
+    # Copies above every number that is a target or a source, so that none is overwritten before its turn.
+    above = max(*descriptors, len(descriptors)) + 1
+    copies = [fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, above) for descriptor in descriptors]
+    for number, copy in enumerate(copies):
+        os.dup2(copy, number, inheritable=number < inheritable)
+    close_from(len(descriptors))
 
 
 def close_from(first: int) -> None:

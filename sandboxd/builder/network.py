@@ -108,11 +108,7 @@ def _sleep_until_needed(config: Config, channel: socket.socket) -> None:
     settings = os.memfd_create("sandboxd-config", 0)
     os.write(settings, pickle.dumps(config))
     os.lseek(settings, 0, os.SEEK_SET)
-    for number, source in ((60, channel.fileno()), (61, settings)):
-        os.dup2(source, number)
-    for number, source in ((3, 60), (4, 61)):
-        os.dup2(source, number)
-    linux.close_from(5)
+    linux.keep_only((0, 1, 2, channel.fileno(), settings), inheritable=5)
     if socket.socket(fileno=os.dup(3)).recv(1, socket.MSG_PEEK):
         os.execv(sys.executable, [sys.executable, "-I", "-m", "sandboxd.builder.router", "4", "3"])
 

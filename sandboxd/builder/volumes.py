@@ -42,8 +42,7 @@ class Volumes:
         if self._pid == 0:
             try:
                 prctl.set_proctitle("sandboxd: templates")
-                os.dup2(theirs.fileno(), 3)
-                linux.close_from(4)
+                linux.keep_only((0, 1, 2, theirs.fileno()))
                 _make_templates(directory, socket.socket(fileno=3))
             finally:
                 os._exit(1)

@@ -55,24 +55,30 @@ class Scheduler:
 
         Raises ApiError: TooManyRequestsException, or ServiceException where no environment could be made.
         """
-        task = self._loop.create_task(self._carry(invocation))
+        function = invocation.function
+        placement = self._tell(pool.InvocationArrived(invocation.request_id, function.name, function.key))
+        assert placement is not None
+        if isinstance(placement, Reject):
+            raise _rejection(placement.reason)
+        task = self._loop.create_task(self._carry(invocation, placement))
         self._carried.add(task)
         task.add_done_callback(self._carried.discard)
         return await asyncio.shield(task)
 
-    async def _carry(self, invocation: Invocation) -> InvocationResult:
-        function = invocation.function
-        placement = self._tell(pool.InvocationArrived(invocation.request_id, function.name, function.key))
-        if isinstance(placement, Reject):
-            raise _rejection(placement.reason)
+    async def _carry(self, invocation: Invocation, placement: Assign | Start) -> InvocationResult:
+        environment_id = placement.environment_id
         if isinstance(placement, Assign):
-            environment = self._environments[placement.environment_id]
             try:
-                return await self._run(environment, invocation)
+                return await self._run(self._environments[environment_id], invocation)
             except NotDelivered:
-                placement = self._tell(pool.EnvironmentFailed(environment.id, again=True))
+                environment_id = self._replace(environment_id)
+        return await self._run(await self._start(environment_id, invocation), invocation)
+
+    def _replace(self, environment_id: int) -> int:
+        """Another, new environment for the invocation that this one did not take."""
+        placement = self._tell(pool.EnvironmentFailed(environment_id, again=True))
         assert isinstance(placement, Start)
-        return await self._run(await self._start(placement.environment_id, invocation), invocation)
+        return placement.environment_id
 
     async def _start(self, environment_id: int, invocation: Invocation) -> Environment:
         """A new environment that is ready for its invocation, or has its failure ready for it."""
@@ -81,14 +87,12 @@ class Scheduler:
             try:
                 await environment.start(self._config.limits.init_seconds)
             except InitTimedOut:
-                placement = self._tell(pool.EnvironmentFailed(environment_id, again=True))
-                assert isinstance(placement, Start)
-                environment_id = placement.environment_id
+                environment_id = self._replace(environment_id)
                 environment = self._make(environment_id, invocation)
                 await environment.start(invocation.function.timeout, phase="invoke")
         except BaseException as error:
             self._tell(pool.EnvironmentFailed(environment_id))
-            raise _explain(error) from error.__cause__
+            raise (_explain(error) or error) from None
         self._tell(pool.EnvironmentReady(environment_id))
         return environment
 
@@ -106,7 +110,7 @@ class Scheduler:
             raise
         except BaseException as error:
             self._tell(pool.InvocationFinished(environment.id, lives=False))
-            raise _explain(error) from error.__cause__
+            raise (_explain(error) or error) from None
         lives = result.outcome in (Outcome.OK, Outcome.HANDLED)
         self._tell(pool.InvocationFinished(environment.id, lives))
         return result
@@ -178,8 +182,8 @@ def _rejection(reason: Reason) -> ApiError:
     return ApiError("ServiceException", "The service is shutting down.", 503, fault="Service")
 
 
-def _explain(error: BaseException) -> BaseException:
-    """What the caller of an invocation is told of a failure that is the service's own."""
+def _explain(error: BaseException) -> ApiError | None:
+    """What the caller of an invocation is told of a failure that is the service's own; None of one that is a mistake."""
     match error:
         case StepFailed():
             return ApiError("ServiceException", f"No execution environment: {error}", 500, fault="Service")
@@ -187,4 +191,4 @@ def _explain(error: BaseException) -> BaseException:
             return ApiError("ServiceException", "The service is starting again.", 503, fault="Service")
         case EnvironmentEnded():
             return ApiError("ServiceException", "The service is shutting down.", 503, fault="Service")
-    return error
+    return None
