@@ -183,12 +183,14 @@ def _rejection(reason: Reason) -> ApiError:
 
 
 def _explain(error: BaseException) -> ApiError | None:
-    """What the caller of an invocation is told of a failure that is the service's own; None of one that is a mistake."""
+    """What the caller of an invocation is told of a failure of the service's own; None where that is a mistake."""
     match error:
         case StepFailed():
             return ApiError("ServiceException", f"No execution environment: {error}", 500, fault="Service")
-        case BuilderGone() | OSError():
+        case BuilderGone() | ConnectionError():
             return ApiError("ServiceException", "The service is starting again.", 503, fault="Service")
+        case OSError():
+            return ApiError("ServiceException", f"No execution environment: {error.strerror}", 500, fault="Service")
         case EnvironmentEnded():
             return ApiError("ServiceException", "The service is shutting down.", 503, fault="Service")
     return None

@@ -27,7 +27,7 @@ from sandboxd.environment.logs import Logs
 from sandboxd.environment.sandbox import Ground
 from sandboxd.http import Budget, Request, Response
 from sandboxd.model.environment import EnvironmentSpec
-from sandboxd.model.function import FunctionVersion, Policy
+from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation
 from sandboxd.privsep.messages import Exited
 
@@ -166,12 +166,12 @@ def make_function(directory: Path, code: str | None = None, **settings: Any) -> 
         (directory / digest).mkdir(exist_ok=True)
         (directory / digest / "app.py").write_text(code)
     name = settings.pop("name", "hello")
-    values = dict(
-        name=name, version="$LATEST", arn=f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
-        runtime="python3.13", role="arn:aws:iam::000000000000:role/x", handler="app.handler", code_digest=digest,
-        code_size=1, memory_size=128, timeout=5, revision_id="r1", last_modified="", policy=Policy(),
-    )  # fmt: skip
-    return FunctionVersion(**(values | settings))
+    values: dict[str, Any] = {
+        "version": "$LATEST", "arn": f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
+        "runtime": "python3.13", "role": "arn:aws:iam::000000000000:role/x", "handler": "app.handler",
+        "code_size": 1, "memory_size": 128, "timeout": 5, "revision_id": "r1", "last_modified": "",
+    }  # fmt: skip
+    return FunctionVersion(name=name, code_digest=digest, **(values | settings))
 
 
 def make_invocation(function: FunctionVersion, payload: bytes = b"{}", **settings: Any) -> Invocation:
@@ -204,7 +204,7 @@ class Stage:
     async def __aexit__(self, *exc: object) -> None:
         for environment in self.environments.values():
             await environment.destroy()
-        await self.logs.close()
+        self.logs.close()
 
     def _on_exited(self, exited: Exited) -> None:
         self.environments[exited.environment_id].exited(exited)

@@ -1,0 +1,311 @@
+"""The pool: event, then instructions; and what holds after any sequence of events."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from sandboxd.scheduler.pool import (
+    Assign,
+    Destroy,
+    DrainStarted,
+    EnvironmentDied,
+    EnvironmentFailed,
+    EnvironmentReady,
+    Event,
+    Freeze,
+    FunctionRetired,
+    Instruction,
+    InvocationArrived,
+    InvocationFinished,
+    Pool,
+    Reason,
+    Reject,
+    Start,
+    Tick,
+)
+
+
+def arrived(request_id: str, key: str = "f:1", function_name: str = "f") -> InvocationArrived:
+    return InvocationArrived(request_id, function_name, key)
+
+
+def warm(pool: Pool, *environments: int, key: str = "f:1", at: float = 0.0) -> None:
+    """Bring a pool to have these environments, the next that it makes, idle."""
+    for number in environments:
+        assert pool.handle(arrived(f"warm{number}", key), at) == [Start(f"warm{number}", number)]
+        assert pool.handle(EnvironmentReady(number), at) == []
+    for number in environments:
+        assert pool.handle(InvocationFinished(number, True), at) == [Freeze(number)]
+
+
+def test_cold_then_warm() -> None:
+    pool = Pool(10, 60)
+    assert pool.handle(arrived("a"), 0) == [Start("a", 1)]
+    assert pool.handle(EnvironmentReady(1), 1) == []
+    assert pool.handle(InvocationFinished(1, True), 2) == [Freeze(1)]
+    assert pool.handle(arrived("b"), 3) == [Assign("b", 1)]
+    assert pool.handle(arrived("c"), 3) == [Start("c", 2)]
+
+
+def test_never_across_versions() -> None:
+    pool = Pool(10, 60)
+    warm(pool, 1)
+    assert pool.handle(arrived("a", "f:2"), 1) == [Start("a", 2)]
+    assert pool.handle(arrived("b", "g:1", "g"), 1) == [Start("b", 3)]
+
+
+def test_the_last_used_is_used_first() -> None:
+    pool = Pool(10, 60)
+    warm(pool, 1, 2, 3)
+    assert pool.handle(arrived("a"), 1) == [Assign("a", 3)]
+    assert pool.handle(InvocationFinished(3, True), 2) == [Freeze(3)]
+    assert pool.handle(arrived("b"), 3) == [Assign("b", 3)]
+    assert pool.handle(arrived("c"), 3) == [Assign("c", 2)]
+
+
+def test_keep_alive() -> None:
+    pool = Pool(10, 60)
+    assert pool.next_tick() is None
+    warm(pool, 1, 2)
+    assert pool.next_tick() == 60
+    pool.handle(arrived("a"), 30)
+    pool.handle(InvocationFinished(2, True), 31)
+    assert pool.handle(Tick(), 59.9) == []
+    assert pool.handle(Tick(), 60) == [Destroy(1)]
+    assert pool.next_tick() == 91
+    assert pool.handle(Tick(), 200) == [Destroy(2)]
+    assert pool.next_tick() is None
+
+
+def test_no_keep_alive() -> None:
+    pool = Pool(10, 0)
+    warm(pool, 1)
+    assert pool.next_tick() == 0
+    assert pool.handle(Tick(), 0) == [Destroy(1)]
+
+
+def test_the_account_s_limit() -> None:
+    pool = Pool(2, 60)
+    assert pool.handle(arrived("a"), 0) == [Start("a", 1)]
+    assert pool.handle(arrived("b", "g:1", "g"), 0) == [Start("b", 2)]
+    assert pool.handle(arrived("c"), 0) == [Reject("c", Reason.CONCURRENCY)]
+    pool.handle(EnvironmentReady(1), 0)
+    pool.handle(InvocationFinished(1, True), 0)
+    assert pool.handle(arrived("d"), 0) == [Assign("d", 1)]
+    assert pool.handle(arrived("e"), 0) == [Reject("e", Reason.CONCURRENCY)]
+    assert pool.handle(EnvironmentFailed(2), 0) == [Destroy(2)]
+    assert pool.handle(arrived("f"), 0) == [Start("f", 3)]
+
+
+def test_retirement() -> None:
+    pool = Pool(10, 60)
+    warm(pool, 1, 2)
+    pool.handle(arrived("a"), 1)  # in 2
+    pool.handle(arrived("b", "f:new"), 1)  # starts 3
+    pool.handle(arrived("c", "g:1", "g"), 1)
+    assert pool.handle(FunctionRetired("f"), 2) == [Destroy(1)]
+    assert pool.handle(InvocationFinished(2, True), 3) == [Destroy(2)]
+    pool.handle(EnvironmentReady(3), 3)
+    assert pool.handle(InvocationFinished(3, True), 4) == [Destroy(3)]
+    pool.handle(EnvironmentReady(4), 4)
+    assert pool.handle(InvocationFinished(4, True), 4) == [Freeze(4)]
+    assert pool.handle(FunctionRetired("unknown"), 5) == []
+
+
+def test_an_undelivered_invocation_gets_another_environment_whatever_happens_meanwhile() -> None:
+    pool = Pool(1, 60)
+    warm(pool, 1)
+    assert pool.handle(arrived("a"), 0) == [Assign("a", 1)]
+    assert pool.handle(EnvironmentDied(1), 0) == []
+    assert pool.handle(DrainStarted(), 0) == []
+    assert pool.handle(EnvironmentFailed(1, again=True), 0) == [Destroy(1), Start("a", 2)]
+    assert pool.in_flight == 1
+    pool.handle(EnvironmentReady(2), 0)
+    assert pool.handle(InvocationFinished(2, True), 0) == [Freeze(2)]
+
+
+def test_death() -> None:
+    pool = Pool(10, 60)
+    warm(pool, 1, 2)
+    assert pool.handle(EnvironmentDied(1), 1) == [Destroy(1)]
+    assert pool.handle(EnvironmentDied(1), 1) == []
+    pool.handle(arrived("a"), 1)
+    assert pool.handle(EnvironmentDied(2), 1) == []
+    assert pool.handle(InvocationFinished(2, True), 1) == [Destroy(2)]
+    pool.handle(arrived("b"), 1)
+    pool.handle(EnvironmentReady(3), 1)
+    assert pool.handle(InvocationFinished(3, False), 1) == [Destroy(3)]
+
+
+def test_drain() -> None:
+    pool = Pool(10, 60)
+    warm(pool, 1, 2)
+    pool.handle(arrived("a"), 1)
+    assert pool.handle(DrainStarted(), 2) == [Destroy(1)]
+    assert pool.handle(arrived("b"), 3) == [Reject("b", Reason.DRAINING)]
+    assert pool.handle(InvocationFinished(2, True), 4) == [Destroy(2)]
+    assert pool.next_tick() is None
+
+
+@pytest.mark.parametrize("number", [1, 30_000])
+def test_a_step_costs_the_same_at_any_number(number: int) -> None:
+    import time
+
+    pool = Pool(1 << 30, 60)
+    warm(pool, *range(1, number + 1))
+    began = time.process_time()
+    for turn in range(2000):
+        [assign] = pool.handle(arrived(str(turn)), 1)
+        assert isinstance(assign, Assign)
+        pool.handle(InvocationFinished(assign.environment_id, True), 1)
+        pool.handle(Tick(), 1)
+    assert (time.process_time() - began) / 2000 < 0.0005
+
+
+FUNCTIONS = ("f", "g")
+KEYS = {"f": ("f:1", "f:2"), "g": ("g:1",)}
+LIMIT = 4
+KEEP_ALIVE = 10.0
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """A second book, kept from the instructions alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool(LIMIT, KEEP_ALIVE)
+        self.now = 0.0
+        self.count = 0
+        self.draining = False
+        self.key: dict[int, str] = {}  # of every environment that lives
+        self.serving: dict[int, str] = {}  # environment -> invocation
+        self.starting: set[int] = set()
+        self.idle_since: dict[int, float] = {}
+        self.doomed: set[int] = set()
+        self.open: dict[str, str] = {}  # accepted invocation -> key
+
+    def feed(self, event: Event) -> list[Instruction]:
+        instructions = self.pool.handle(event, self.now)
+        for instruction in instructions:
+            match instruction:
+                case Assign(request_id, environment_id):
+                    assert self.key[environment_id] == self.open[request_id]
+                    assert environment_id not in self.doomed
+                    assert environment_id not in self.serving
+                    since = self.idle_since.pop(environment_id)
+                    assert since == max(
+                        [since, *(s for e, s in self.idle_since.items() if self.key[e] == self.key[environment_id])]
+                    )
+                    self.serving[environment_id] = request_id
+                case Start(request_id, environment_id):
+                    assert environment_id not in self.key
+                    assert environment_id > max(self.key, default=0)
+                    self.key[environment_id] = self.open[request_id]
+                    self.serving[environment_id] = request_id
+                    self.starting.add(environment_id)
+                case Freeze(environment_id):
+                    assert environment_id not in self.doomed
+                    assert environment_id not in self.serving
+                    self.idle_since[environment_id] = self.now
+                case Destroy(environment_id):
+                    assert environment_id not in self.serving
+                    del self.key[environment_id]
+                    self.idle_since.pop(environment_id, None)
+                    self.doomed.discard(environment_id)
+                case Reject():
+                    pass
+        return instructions
+
+    @rule(function=st.sampled_from(FUNCTIONS), data=st.data())
+    def invocation_arrives(self, function: str, data: st.DataObject) -> None:
+        self.count += 1
+        request_id, key = f"i{self.count}", data.draw(st.sampled_from(KEYS[function]))
+        full = len(self.open) >= LIMIT
+        idle = any(self.key[e] == key for e in self.idle_since)
+        self.open[request_id] = key
+        [instruction] = self.feed(InvocationArrived(request_id, function, key))
+        assert instruction.request_id == request_id  # type: ignore[union-attr]
+        if self.draining:
+            assert instruction == Reject(request_id, Reason.DRAINING)
+        elif full:
+            assert instruction == Reject(request_id, Reason.CONCURRENCY)
+        else:
+            assert isinstance(instruction, Assign if idle else Start)
+        if isinstance(instruction, Reject):
+            del self.open[request_id]
+
+    @precondition(lambda self: self.starting)
+    @rule(data=st.data())
+    def environment_is_ready(self, data: st.DataObject) -> None:
+        environment_id = data.draw(st.sampled_from(sorted(self.starting)))
+        self.starting.remove(environment_id)
+        assert self.feed(EnvironmentReady(environment_id)) == []
+
+    @precondition(lambda self: self.serving)
+    @rule(data=st.data(), again=st.booleans())
+    def environment_fails(self, data: st.DataObject, again: bool) -> None:
+        environment_id = data.draw(st.sampled_from(sorted(self.serving)))
+        self.starting.discard(environment_id)
+        request_id = self.serving.pop(environment_id)
+        if not again:
+            del self.open[request_id]
+        instructions = self.feed(EnvironmentFailed(environment_id, again))
+        assert [type(i) for i in instructions] == ([Destroy, Start] if again else [Destroy])
+
+    @precondition(lambda self: self.serving.keys() - self.starting)
+    @rule(data=st.data(), lives=st.booleans())
+    def invocation_finishes(self, data: st.DataObject, lives: bool) -> None:
+        environment_id = data.draw(st.sampled_from(sorted(self.serving.keys() - self.starting)))
+        del self.open[self.serving.pop(environment_id)]
+        stays = lives and environment_id not in self.doomed
+        assert self.feed(InvocationFinished(environment_id, lives)) == [
+            Freeze(environment_id) if stays else Destroy(environment_id)
+        ]
+
+    @precondition(lambda self: self.key)
+    @rule(data=st.data())
+    def environment_dies(self, data: st.DataObject) -> None:
+        environment_id = data.draw(st.sampled_from(sorted(self.key)))
+        if environment_id in self.serving:
+            self.doomed.add(environment_id)
+            assert self.feed(EnvironmentDied(environment_id)) == []
+        else:
+            assert self.feed(EnvironmentDied(environment_id)) == [Destroy(environment_id)]
+
+    @rule(function=st.sampled_from(FUNCTIONS))
+    def function_is_retired(self, function: str) -> None:
+        mine = {e for e, key in self.key.items() if key in KEYS[function]}
+        self.doomed |= mine & self.serving.keys()
+        gone = self.feed(FunctionRetired(function))
+        assert {i.environment_id for i in gone} == mine - self.serving.keys()  # type: ignore[union-attr]
+
+    @rule(seconds=st.floats(0, 2 * KEEP_ALIVE))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        expired = {e for e, since in self.idle_since.items() if since + KEEP_ALIVE <= self.now}
+        gone = self.feed(Tick())
+        assert {i.environment_id for i in gone} == expired  # type: ignore[union-attr]
+
+    @precondition(lambda self: not self.draining and self.count > 20)
+    @rule()
+    def drain_starts(self) -> None:
+        self.draining = True
+        self.doomed |= self.serving.keys()
+        gone = self.feed(DrainStarted())
+        assert len(gone) == len(gone) and not self.idle_since
+
+    @invariant()
+    def books_agree(self) -> None:
+        assert len(set(self.serving.values())) == len(self.serving)
+        assert set(self.serving.values()) == set(self.open)  # nothing accepted is forgotten
+        assert len(self.open) == self.pool.in_flight <= LIMIT
+        assert self.key.keys() == self.serving.keys() | self.idle_since.keys()  # no environment is forgotten
+        due = min((since + KEEP_ALIVE for since in self.idle_since.values()), default=None)
+        assert self.pool.next_tick() == due
+
+
+TestPoolMachine = PoolMachine.TestCase
+TestPoolMachine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
