@@ -161,7 +161,7 @@ def test_a_refused_update_leaves_the_function_as_it_was(daemon: Daemon) -> None:
         answer = daemon.request("PUT", f"{FUNCTIONS}/{name}/code", update)
         assert (answer.status, answer.code, answer.message) == (400, "InvalidParameterValueException", NOT_UNZIPPED)
         assert daemon.request("GET", f"{FUNCTIONS}/{name}/configuration").json == before
-        assert daemon.invoke(name, {"name": "x"}).json == {"hello": "x"}
+        assert daemon.call(name, {"name": "x"}) == {"hello": "x"}
     finally:
         daemon.delete(name)
         wait_until_removed(daemon)
@@ -186,7 +186,7 @@ def test_modes_and_owners_inside(daemon: Daemon) -> None:
             "try:\n    open('/var/task/new', 'w')\nexcept OSError as error:\n    refused = error.errno\n"
             "result = [oct(about.st_mode), os.access('/var/task/tool', os.W_OK), ran, refused]"
         )
-        assert daemon.invoke("modes", {"code": code}).json == ["0o100555", False, "ran\n", 30]
+        assert daemon.call("modes", {"code": code}) == ["0o100555", False, "ran\n", 30]
     finally:
         daemon.delete("modes")
         wait_until_removed(daemon)
@@ -205,5 +205,5 @@ def test_the_same_package_is_unpacked_once(daemon: Daemon, deployed: Deployed, t
     before = set(files(daemon)[0])
     names = [deployed("counter", f"same-{n}") for n in range(2)]
     assert len(set(files(daemon)[0]) - before) == 1
-    identities: set[Any] = {daemon.invoke(name).json["identity"] for name in names}
+    identities: set[Any] = {daemon.call(name)["identity"] for name in names}
     assert len(identities) == 2, "functions share code, never an environment"

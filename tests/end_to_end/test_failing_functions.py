@@ -113,12 +113,12 @@ def test_out_of_memory(daemon: Daemon, deployed: Deployed) -> None:
     }
     assert "Memory Size: 128 MB\tMax Memory Used: 128 MB" in answer.log
     eventually_no_environment(daemon, name)
-    assert daemon.invoke(name, {"mb": 20}).json == {"mb": 20}
+    assert daemon.call(name, {"mb": 20}) == {"mb": 20}
 
 
 def test_out_of_memory_of_a_child_process_is_the_functions_own_matter(daemon: Daemon, deployed: Deployed) -> None:
     name = deployed("memory_hog", MemorySize=1024)
-    assert daemon.invoke(name, {"mb": 300}).json == {"mb": 300}
+    assert daemon.call(name, {"mb": 300}) == {"mb": 300}
 
 
 def test_timeout(daemon: Daemon, deployed: Deployed) -> None:
@@ -139,14 +139,14 @@ def test_a_timed_out_function_does_not_go_on(daemon: Daemon, deployed: Deployed)
     name = deployed("evaluate", Timeout=1)
     code = "import time\nopen('/tmp/x', 'w').write('x')\ntime.sleep(1.5)\nopen('/tmp/y', 'w').write('y')"
     failed(daemon.invoke(name, {"code": code}))
-    assert "y" not in daemon.invoke(name, {"code": "import os; result = os.listdir('/tmp')"}).json
+    assert "y" not in daemon.call(name, {"code": "import os; result = os.listdir('/tmp')"})
 
 
 def test_every_failure_leaves_the_others_alone(daemon: Daemon, deployed: Deployed) -> None:
     counter, exits = deployed("counter"), deployed("exits")
-    first = daemon.invoke(counter).json
+    first = daemon.call(counter)
     failed(daemon.invoke(exits, {"code": 1}))
-    assert daemon.invoke(counter).json == {**first, "count": 2}
+    assert daemon.call(counter) == {**first, "count": 2}
 
 
 def test_a_result_that_is_not_json(daemon: Daemon, deployed: Deployed) -> None:

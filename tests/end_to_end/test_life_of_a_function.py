@@ -101,14 +101,14 @@ def test_lists_come_in_pages(daemon: Daemon, deployed: Deployed) -> None:
 
 def test_an_update_does_not_fail_a_request_in_flight(daemon: Daemon, deployed: Deployed) -> None:
     name = deployed("sleeps")
-    before = daemon.invoke(name, {"seconds": 0}).json["identity"]
+    before = daemon.call(name, {"seconds": 0})["identity"]
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(daemon.invoke, name, {"seconds": 1.5})
         eventually(lambda: busy(daemon, name))
         update = {"ZipFile": base64.b64encode(packages.load("counter").package.read_bytes()).decode()}
         assert daemon.request("PUT", f"{FUNCTIONS}/{name}/code", update).status == 200
         daemon.wait_settled(name)
-        assert daemon.invoke(name).json["count"] == 1, "new requests meet the new code while the old one runs"
+        assert daemon.call(name)["count"] == 1, "new requests meet the new code while the old one runs"
         assert running.result().json == {"slept": 1.5, "identity": before}
     eventually(lambda: len(daemon.environments(name)) == 1)
 
@@ -116,8 +116,8 @@ def test_an_update_does_not_fail_a_request_in_flight(daemon: Daemon, deployed: D
 @pytest.mark.parametrize("change", ["code", "configuration", "policy"])
 def test_every_update_retires_the_environments(daemon: Daemon, deployed: Deployed, change: str) -> None:
     name = deployed("counter")
-    first = daemon.invoke(name).json
-    assert daemon.invoke(name).json == {**first, "count": 2}
+    first = daemon.call(name)
+    assert daemon.call(name) == {**first, "count": 2}
     if change == "code":
         package = packages.zip_of({"app.py": (packages.FUNCTIONS / "counter" / "app.py").read_text() + "\n# 2\n"})
         answer = daemon.request("PUT", f"{FUNCTIONS}/{name}/code", {"ZipFile": base64.b64encode(package).decode()})
@@ -128,7 +128,7 @@ def test_every_update_retires_the_environments(daemon: Daemon, deployed: Deploye
         answer = daemon.admin("PUT", f"/functions/{name}/policy", {"AllowEgress": [], "AllowInvoke": True})
     assert answer.status == 200, answer
     daemon.wait_settled(name)
-    second = daemon.invoke(name).json
+    second = daemon.call(name)
     assert second["identity"] != first["identity"] and second["count"] == 1
     assert second["generation"] == ("2" if change == "configuration" else "")
     eventually(lambda: len(daemon.environments(name)) == 1)
@@ -156,7 +156,7 @@ def test_requests_all_through_updates(daemon: Daemon, deployed: Deployed) -> Non
             one.result()
     assert {answer.status for answer in answers} == {200}
     assert not [answer for answer in answers if "x-amz-function-error" in answer.headers]
-    assert daemon.invoke(name).json["generation"] == "4"
+    assert daemon.call(name)["generation"] == "4"
 
 
 def test_deleted_while_a_request_is_in_flight(daemon: Daemon) -> None:

@@ -27,8 +27,8 @@ def working(daemon: Daemon) -> str:
     rules = {"AllowEgress": ["192.0.2.0/24:443"], "AllowInvoke": True}
     assert daemon.admin("PUT", f"/functions/{caller}/policy", rules).status == 200
     daemon.wait_settled(caller)
-    assert daemon.invoke(name).json["count"] == 1
-    assert daemon.invoke(caller, {"code": "result = 1"}).json == 1
+    assert daemon.call(name)["count"] == 1
+    assert daemon.call(caller, {"code": "result = 1"}) == 1
     with ThreadPoolExecutor(2) as pool:
         assert [a.status for a in pool.map(lambda _: daemon.invoke(sleeps, {"seconds": 0.2}), range(2))] == [200, 200]
     return name
@@ -58,7 +58,7 @@ def test_a_killed_room_comes_back_and_leaves_nothing(fresh_daemon: NewDaemon, ro
     eventually(lambda: not any(psutil.pid_exists(pid) and alive(pid) for pid in pids))
     daemon.wait_ready()
     assert not daemon.environments()
-    assert daemon.invoke(name).json["count"] == 1
+    assert daemon.call(name)["count"] == 1
     assert daemon.stop() == 0
     assert_nothing_left(before)
 
@@ -77,7 +77,7 @@ def test_a_killed_keeper_takes_all_with_it(fresh_daemon: NewDaemon) -> None:
     assert json.loads(daemon.cli("gc", "--dry-run", "--output", "json").stdout) == []
     assert_nothing_left(before)
     daemon.start()
-    assert daemon.invoke(name).json["count"] == 1
+    assert daemon.call(name)["count"] == 1
     assert daemon.stop() == 0
     assert_nothing_left(before)
 
@@ -90,7 +90,7 @@ def test_the_next_start_clears_what_a_killed_keeper_left(fresh_daemon: NewDaemon
     daemon.kill("keeper")
     daemon.start()
     groups = [row for row in daemon.environments() if row]
-    assert not groups and daemon.invoke(name).json["count"] == 1
+    assert not groups and daemon.call(name)["count"] == 1
     assert daemon.stop() == 0
     assert_nothing_left(before)
 
@@ -119,7 +119,7 @@ def test_gc_leaves_a_living_daemon_alone(fresh_daemon: NewDaemon) -> None:
     name = working(daemon)
     done = daemon.cli("gc", "--output", "json")
     assert (done.returncode, json.loads(done.stdout)) == (0, [])
-    assert daemon.invoke(name).json["count"] == 2
+    assert daemon.call(name)["count"] == 2
 
 
 def test_many_environments_come_and_go_and_leave_nothing(fresh_daemon: NewDaemon) -> None:
@@ -182,12 +182,12 @@ def test_two_daemons_side_by_side(fresh_daemon: NewDaemon) -> None:
     other.start()
     names = [daemon.deploy(packages.load("counter")) for daemon in (one, other)]
     assert names[0] == names[1]
-    seen = [daemon.invoke(names[0]).json for daemon in (one, other, one)]
+    seen = [daemon.call(names[0]) for daemon in (one, other, one)]
     assert [row["count"] for row in seen] == [1, 1, 2]
     assert seen[0]["identity"] == seen[2]["identity"] != seen[1]["identity"]
     one.kill("keeper")
     assert one.cli("gc").returncode == 0
-    assert other.invoke(names[1]).json["count"] == 2, "neither the death nor the gc of one touches the other"
+    assert other.call(names[1])["count"] == 2, "neither the death nor the gc of one touches the other"
     other.stop()
     assert_nothing_left(before)
 

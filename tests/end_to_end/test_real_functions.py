@@ -123,7 +123,7 @@ def test_the_older_runtime(daemon: Daemon, deployed: Deployed, function: str) ->
         assert "x-amz-function-error" not in answer.headers, answer
         check(answer.json)
     version = deployed("evaluate", runtime="python3.11")
-    assert daemon.invoke(version, {"code": "import sys; result = sys.version_info[:2]"}).json == [3, 11]
+    assert daemon.call(version, {"code": "import sys; result = sys.version_info[:2]"}) == [3, 11]
 
 
 def test_a_small_function_writes_more_to_tmp_than_its_memory(daemon: Daemon, deployed: Deployed) -> None:
@@ -143,7 +143,7 @@ def test_tmp_is_as_large_as_asked_for(daemon: Daemon, deployed: Deployed) -> Non
 def test_tmp_stays_while_the_environment_does(daemon: Daemon, deployed: Deployed) -> None:
     name = deployed("evaluate")
     daemon.invoke(name, {"code": "open('/tmp/kept', 'w').write('x')"})
-    assert daemon.invoke(name, {"code": "result = open('/tmp/kept').read()"}).json == "x"
+    assert daemon.call(name, {"code": "result = open('/tmp/kept').read()"}) == "x"
 
 
 def test_what_a_function_sees(daemon: Daemon, deployed: Deployed) -> None:

@@ -56,7 +56,7 @@ def test_the_same_instance_twice(fresh_daemon: NewDaemon) -> None:
     )  # fmt: skip
     assert second.returncode not in (0, None)
     assert "another daemon" in second.stderr and "Traceback" not in second.stderr
-    assert daemon.invoke(name).json["count"] == 2
+    assert daemon.call(name)["count"] == 2
 
 
 def test_not_root(fresh_daemon: NewDaemon) -> None:
@@ -175,9 +175,9 @@ def test_the_disk_is_full_while_unpacking(small_disk: Daemon) -> None:
         assert "full" in answer.message.lower() or "space" in answer.message.lower()
         assert daemon.request("GET", f"{FUNCTIONS}/heavy").status == 404
         eventually(lambda: sorted(path.name for path in code.iterdir()) == before)
-        assert daemon.invoke(hello, {}).json == {"hello": "world"}
+        assert daemon.call(hello, {}) == {"hello": "world"}
         other = daemon.deploy(packages.load("counter"))
-        assert daemon.invoke(other).json["count"] == 1, "what was half-unpacked is gone, so there is room again"
+        assert daemon.call(other)["count"] == 1, "what was half-unpacked is gone, so there is room again"
         assert "Traceback" not in daemon.log()
         daemon.stop()
     finally:

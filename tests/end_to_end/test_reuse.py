@@ -21,7 +21,7 @@ UNIFIED = next(
 
 def test_one_environment_serves_one_after_another(daemon: Daemon, deployed: Deployed) -> None:
     name = deployed("counter")
-    seen = [daemon.invoke(name).json for _ in range(5)]
+    seen = [daemon.call(name) for _ in range(5)]
     assert [row["count"] for row in seen] == [1, 2, 3, 4, 5]
     assert len({row["identity"] for row in seen}) == 1
 
@@ -36,7 +36,7 @@ def test_never_two_requests_at_once_in_one_environment(daemon: Daemon, deployed:
 
 def test_functions_never_share(daemon: Daemon, deployed: Deployed) -> None:
     names = [deployed("counter", f"twin-{n}") for n in range(3)]
-    seen = [daemon.invoke(name).json for _ in range(2) for name in names]
+    seen = [daemon.call(name) for _ in range(2) for name in names]
     assert len({row["identity"] for row in seen}) == 3
     assert [row["count"] for row in seen] == [1, 1, 1, 2, 2, 2]
 
@@ -51,10 +51,10 @@ def test_idle_environments_are_frozen(fresh_daemon: Callable[..., Daemon]) -> No
     daemon = fresh_daemon()
     daemon.start()
     name = daemon.deploy(packages.load("ticker"))
-    first = daemon.invoke(name, {"seconds": 0.2}).json
+    first = daemon.call(name, {"seconds": 0.2})
     eventually(lambda: frozen(daemon) == 1)
     time.sleep(1)
-    second = daemon.invoke(name).json
+    second = daemon.call(name)
     assert second["monotonic"] - first["monotonic"] > 1
     assert second["ticks"] < 80, "a background thread gets no time between invocations"
     assert first["ticks"] <= second["ticks"]
@@ -82,14 +82,14 @@ def test_idle_environments_end_after_keep_alive(fresh_daemon: Callable[..., Daem
     daemon = fresh_daemon(keep_alive=1)
     daemon.start()
     name = daemon.deploy(packages.load("counter"))
-    first = daemon.invoke(name).json
+    first = daemon.call(name)
     time.sleep(0.6)
-    assert daemon.invoke(name).json == {**first, "count": 2}, "each use begins the time anew"
+    assert daemon.call(name) == {**first, "count": 2}, "each use begins the time anew"
     time.sleep(0.6)
     assert len(daemon.environments(name)) == 1
     eventually(lambda: not daemon.environments(name), seconds=3)
     assert frozen(daemon) == 0
-    assert daemon.invoke(name).json["count"] == 1
+    assert daemon.call(name)["count"] == 1
 
 
 def test_what_ps_and_status_tell(daemon: Daemon, deployed: Deployed) -> None:

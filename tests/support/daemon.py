@@ -99,6 +99,7 @@ class Daemon:
         inventory.STARTED.add(self.instance)
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[BaseClient] = []
+        self._killed = False
 
     # life
 
@@ -128,7 +129,7 @@ class Daemon:
         self.write_config()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "sandboxd", "daemon", "--config", str(self.config_file)],
+                [sys.executable, "-I", "-m", "sandboxd", "daemon", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), cwd=REPOSITORY,
             )  # fmt: skip
         return self.process
@@ -164,6 +165,7 @@ class Daemon:
         """kill -9 of "keeper", "builder" or "service"."""
         os.kill(self.room(room).pid, signal.SIGKILL)
         if room == "keeper":
+            self._killed = True
             assert self.process is not None
             self.process.wait(_STOP_SECONDS)
 
@@ -183,6 +185,8 @@ class Daemon:
                 self.kill("keeper")
                 raise
         inventory.reap_orphans()
+        if self._killed:
+            assert self.cli("gc").returncode == 0
         shutil.rmtree(self.base)
 
     def log(self) -> str:
@@ -309,6 +313,12 @@ class Daemon:
         body = raw if raw is not None else json.dumps(payload).encode()
         sent = {"X-Amz-Log-Type": "Tail"} | {k.replace("_", "-"): v for k, v in headers.items()}
         return self.request("POST", f"{FUNCTIONS}/{name}/invocations", body, sent, timeout=120)
+
+    def call(self, name: str, payload: Any = None) -> Any:
+        """What a function returns for a payload; it must not fail."""
+        answer = self.invoke(name, payload)
+        assert answer.status == 200 and "x-amz-function-error" not in answer.headers, (answer, answer.log)
+        return answer.json
 
     def delete(self, name: str) -> None:
         """Remove a function."""

@@ -65,7 +65,6 @@ class Inventory:
     @classmethod
     def take(cls) -> Inventory:
         """Look now."""
-        reap_orphans()
         processes = descendants()
         foreign = _foreign_instances()
         return cls(
@@ -102,12 +101,11 @@ def assert_nothing_left(before: Inventory, seconds: float = 10) -> None:
     assert difference == ({}, {}), f"left behind, and gone: {difference}"
 
 
-def descendants(pid: int | None = None) -> list[psutil.Process]:
-    """The processes below one (this test run by default), without what has ended and waits for its parent."""
-    try:
-        found = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
+def descendants() -> list[psutil.Process]:
+    """The processes below this test run, without what has ended and waits for its parent."""
+    # The init of a pid namespace does not end before every process of it is collected, adopted ones by us.
+    reap_orphans()
+    found = psutil.Process().children(recursive=True)
     return [process for process in found if process.is_running() and _state(process) != psutil.STATUS_ZOMBIE]
 
 
