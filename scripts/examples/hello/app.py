@@ -1,5 +1,5 @@
 import platform
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 
 def handler(event, context):
@@ -8,5 +8,5 @@ def handler(event, context):
         "hello": event.get("name", "world"),
         "python": platform.python_version(),
         "memory_mb": int(context.memory_limit_in_mb),
-        "at": datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+        "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
