@@ -2,19 +2,24 @@
 
 Room: root, in the host's network namespace. May: iptables on what carries this instance's name. May not: anything else.
 
-`run_dir/network` is there while any of it is: it holds what the forwarding switch was before.
+`run_dir/network` is there while any of it is: it holds what the forwarding switch was before. Instances share that
+switch: each says in a comment of its chain what it was before the first of them, and the last one puts it back.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 from sandboxd.config import Config
 from sandboxd.errors import StepFailed
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+_COMMENT = "sandboxd: forwarding was "
 
 
 def link_name(instance: str) -> str:
@@ -26,6 +31,10 @@ def _chain(instance: str) -> str:
     return f"SANDBOXD-{instance}"
 
 
+def _record(config: Config) -> Path:
+    return config.run_dir / "network"
+
+
 def _rules(config: Config) -> list[list[str]]:
     """The two rules in the host's own chains: chain, match and target, table last."""
     router = f"{config.network_pool[2]}/32"
@@ -35,50 +44,75 @@ def _rules(config: Config) -> list[list[str]]:
     ]
 
 
-def _content(config: Config) -> list[list[str]]:
+def _content(config: Config, before: str) -> list[list[str]]:
     """Our chain: what comes from the router goes out, and answers to it come back."""
     link, chain, router = link_name(config.instance), _chain(config.instance), f"{config.network_pool[2]}/32"
+    comment = ["-m", "comment", "--comment", _COMMENT + before]
     return [
-        [chain, "-i", link, "-s", router, "-j", "ACCEPT"],
+        [chain, "-i", link, "-s", router, *comment, "-j", "ACCEPT"],
         [chain, "-o", link, "-m", "conntrack", "--ctstate", "ESTABLISHED,RELATED", "-j", "ACCEPT"],
     ]
 
 
 def ensure(config: Config) -> None:
     """Put whatever is missing of it in place; others' rules are theirs. Raises StepFailed where iptables refuses."""
-    record = config.run_dir / "network"
-    if not record.exists():
-        record.write_text(_FORWARDING.read_text())
-    if _FORWARDING.read_text().strip() != "1":
-        _FORWARDING.write_text("1")
-    chain = _chain(config.instance)
-    if not all(_iptables("-C", rule) for rule in _content(config)):
-        _iptables("-N", [chain])
-        _must("-F", [chain])
-        for rule in _content(config):
-            _must("-A", rule)
-    for rule in _rules(config):
-        if not _iptables("-C", rule):
-            _must("-I", rule)
+    with _forwarding_alone():
+        record = _record(config)
+        if not record.exists():
+            record.write_text(_others() or _FORWARDING.read_text().strip())
+        before = record.read_text()
+        chain = _chain(config.instance)
+        if not all(_iptables("-C", rule) for rule in _content(config, before)):
+            _iptables("-N", [chain])
+            _must("-F", [chain])
+            for rule in _content(config, before):
+                _must("-A", rule)
+        for rule in _rules(config):
+            if not _iptables("-C", rule):
+                _must("-I", rule)
+        if _FORWARDING.read_text().strip() != "1":
+            _FORWARDING.write_text("1")
 
 
-def rules_there(config: Config) -> list[str]:
+def there(config: Config) -> list[str]:
     """Which of it is on the host now."""
-    return [" ".join(rule) for rule in [*_rules(config), *_content(config)] if _iptables("-C", rule)]
+    record = _record(config)
+    if not record.exists():
+        return []
+    rules = [*_rules(config), *_content(config, record.read_text())]
+    return ["net.ipv4.ip_forward", *(" ".join(rule) for rule in rules if _iptables("-C", rule))]
 
 
 def clear(config: Config) -> None:
     """Give the host everything back as it was."""
-    for rule in _rules(config):
-        while _iptables("-D", rule):
-            pass
-    chain = _chain(config.instance)
-    if _iptables("-F", [chain]):
-        _iptables("-X", [chain])
-    record = config.run_dir / "network"
-    with contextlib.suppress(FileNotFoundError):
-        _FORWARDING.write_text(record.read_text())
-        record.unlink()
+    with _forwarding_alone():
+        for rule in _rules(config):
+            while _iptables("-D", rule):
+                pass
+        chain = _chain(config.instance)
+        if _iptables("-F", [chain]):
+            _iptables("-X", [chain])
+        record = _record(config)
+        with contextlib.suppress(FileNotFoundError):
+            before = record.read_text()
+            if not _others():
+                _FORWARDING.write_text(before)
+            record.unlink()
+
+
+@contextlib.contextmanager
+def _forwarding_alone() -> Iterator[None]:
+    """No other instance of this network namespace reads or writes the switch meanwhile: its file is the lock."""
+    with _FORWARDING.open() as switch:
+        fcntl.flock(switch, fcntl.LOCK_EX)
+        yield
+
+
+def _others() -> str:
+    """What another instance says that the switch was before any of them; nothing where there is no other."""
+    listing = subprocess.run(["iptables", "-w", "5", "-S"], capture_output=True, text=True, check=False).stdout
+    found = re.search(rf'^-A SANDBOXD-.*"{_COMMENT}([0-9])"', listing, re.MULTILINE)
+    return found[1] if found else ""
 
 
 def _iptables(operation: str, rule: list[str]) -> bool:

@@ -4,8 +4,9 @@ Room: root, child side, after fork. May: mount, drop. May not: log, thread, impo
 
 Three processes. The *maker* is forked by the builder, enters its cgroup and the new namespaces, has its ids mapped and
 forks two: *pid 1* of the new pid namespace, which does what can be done ahead (AHEAD) and waits for a plan, with which
-it sets the sandbox up (SETUP) and becomes the reaping init; and the *runtime*, which waits for that. Both pass DROP, in
-which everything is given up, and exec. When the maker exits the runtime becomes the builder's own child (the reaper of
+it sets the sandbox up (SETUP), gives everything up (DROP) and becomes the reaping init; and the *runtime*, which gives
+everything up ahead and waits for pid 1's word, which comes when the root is the image's. LAST and exec are all that is
+left then. When the maker exits the runtime becomes the builder's own child (the reaper of
 the maker's pid namespace, pid_namespaces(7)), which is how its exit status is known.
 
 The channel to the builder carries fixed-size records; it closes by exec, so that end-of-file means: user code runs.
@@ -108,16 +109,20 @@ SETUP: list[PlanStep] = [
     ("invoke door", _invoke_door),
 ]
 
-# What both processes do last: before it there is privilege over the sandbox, behind it there is none.
+# How both processes give everything up. Before it there is privilege over the sandbox, behind it there is none.
 DROP: list[Step] = [
     ("session", lambda _: os.setsid()),
-    ("descriptors", lambda child: _descriptors(child)),
-    ("resource limits", lambda child: rlimits.set_in_child(child.open_files)),
     ("ids", lambda child: namespaces.become_in_child(child.identity)),
     ("last user namespace", lambda child: namespaces.enter_last_user_namespace_in_child(child.identity)),
     ("capabilities", lambda _: capabilities.drop_all_in_child()),
     ("no_new_privs", lambda _: capabilities.no_new_privs_in_child()),
     ("seccomp", lambda child: seccomp.load_in_child(child.program)),
+]
+
+# What is left to do with the plan, right before exec.
+LAST: list[Step] = [
+    ("resource limits", lambda child: rlimits.set_in_child(child.open_files)),
+    ("descriptors", lambda child: _descriptors(child)),
 ]
 
 
@@ -183,6 +188,8 @@ def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
         child.log, child.environ, child.open_files = plan.log, plan.environ, plan.open_files
         socket.send_fds(runtime, [_OPEN_FILES.pack(plan.open_files)], [plan.log, plan.environ])
         _run(DROP, child, report)
+        _run(LAST, child, report)
+        report.channel = 3
         report.step = "exec of init"
         _default_signals()
         os.closerange(0, 3)
@@ -192,13 +199,15 @@ def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
 
 def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
     with _reporting(child.channel.fileno()) as report:
+        _run(DROP, child, report)
         report.step = "plan"
         open_files, descriptors, _, _ = socket.recv_fds(pid1, _OPEN_FILES.size, 2)
         if not open_files:
             os._exit(1)  # pid 1 failed and has said why
         (child.open_files,) = _OPEN_FILES.unpack(open_files)
         child.log, child.environ = descriptors
-        _run(DROP, child, report)
+        _run(LAST, child, report)
+        report.channel = 3
         report.step = "exec of runtime"
         os.chdir("/var/task")
         environ = dict(
@@ -214,8 +223,6 @@ def _run(steps: list[Step], child: _Child, report: _reporting) -> None:
     for name, step in steps:
         report.step = name
         step(child)
-        if name == "descriptors":
-            report.channel = 3
 
 
 def _default_signals() -> None:

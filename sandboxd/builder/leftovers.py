@@ -87,11 +87,8 @@ def _packages(config: Config, dry_run: bool) -> list[dict[str, Any]]:
 
 def _host_network(config: Config, dry_run: bool) -> list[dict[str, Any]]:
     """The router's two rules, its chain and the forwarding switch; its link went with its namespace."""
-    record = config.run_dir / "network"
-    if not record.exists():
-        return []
-    rows = [{"kind": "host network", "name": name, "removed": not dry_run} for name in host.rules_there(config)]
-    if not dry_run:
+    rows = [{"kind": "host network", "name": name, "removed": not dry_run} for name in host.there(config)]
+    if rows and not dry_run:
         host.clear(config)
     return rows
 

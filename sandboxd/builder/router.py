@@ -8,8 +8,9 @@ two rules (forward, NAT) while an environment with a permission lives; a foreign
 most `_WATCH_SECONDS` and opens nothing, because what is closed is closed in here.
 
 Match order in the sets is `src,dst,dst`: environment's address, destination's protocol and port, destination network.
-*named* holds destinations that a policy names inside closed ranges or by exact address; *public* the rest, which is
-looked at only after *closed*: this host's addresses, private, link-local and the clouds' metadata addresses.
+*exact* holds single addresses that a policy names; *named* its networks inside closed ranges, looked at only after
+*host*, whatever this host takes for itself; *public* the rest, looked at only after *closed*: private, link-local and
+the clouds' metadata addresses. A set holds one entry per port, so every port at once has sets of its own (`-any`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ import pickle
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
@@ -44,7 +47,11 @@ UPLINK = "uplink"
 FLOWS_PER_ENVIRONMENT = 256
 _WATCH_SECONDS = 2.0
 _LINGER_SECONDS = 10.0  # a host's rules do not come and go with every invocation
-_RTMGRP_IPV4_IFADDR = 0x10
+_RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
+_RTM_NEWROUTE = 24
+_RT_TABLE_LOCAL = 255  # what the kernel takes for itself: addresses, their broadcasts, whole networks by "ip route"
+_IPSET_ERRORS = 4096  # its own numbers begin here: a set is full
+_EVERY_PORT = (1, 65_535)
 _MAX_MESSAGE = 1024
 CLOSED = tuple(
     map(
@@ -61,14 +68,22 @@ _ROUTER_RULES = f"""*filter
 :INPUT DROP [0:0]
 :FORWARD DROP [0:0]
 :OUTPUT ACCEPT [0:0]
+:decide - [0:0]
 -A FORWARD -i {UPLINK} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
 -A FORWARD ! -o {UPLINK} -j DROP
 -A FORWARD -m conntrack --ctstate INVALID -j DROP
 -A FORWARD -m conntrack --ctstate NEW -m connlimit --connlimit-above {FLOWS_PER_ENVIRONMENT} --connlimit-mask 32 -j DROP
--A FORWARD -m set --match-set named src,dst,dst -j ACCEPT
--A FORWARD -m set --match-set closed dst -j REJECT --reject-with icmp-admin-prohibited
--A FORWARD -m set --match-set public src,dst,dst -j ACCEPT
+-A FORWARD -p tcp -j decide
+-A FORWARD -p udp -j decide
 -A FORWARD -j REJECT --reject-with icmp-admin-prohibited
+-A decide -m set --match-set exact src,dst,dst -j ACCEPT
+-A decide -m set --match-set exact-any src,dst -j ACCEPT
+-A decide -m set --match-set host dst -j RETURN
+-A decide -m set --match-set named src,dst,dst -j ACCEPT
+-A decide -m set --match-set named-any src,dst -j ACCEPT
+-A decide -m set --match-set closed dst -j RETURN
+-A decide -m set --match-set public src,dst,dst -j ACCEPT
+-A decide -m set --match-set public-any src,dst -j ACCEPT
 COMMIT
 *nat
 :POSTROUTING ACCEPT [0:0]
@@ -78,21 +93,26 @@ COMMIT
 _NO_IPV6 = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT DROP [0:0]\nCOMMIT\n"
 
 
+Entry = tuple[str, tuple[Any, ...], str]  # name of the set, value, type of the value
+
+
 class Router:
     """Holds the namespace and answers the builder."""
 
     def __init__(self, config: Config, channel: socket.socket) -> None:
         self._config, self._channel = config, channel
         self._host_namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._host = IPRoute()
-        self._addresses = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
-        self._addresses.bind((0, _RTMGRP_IPV4_IFADDR))
+        self._host = IPRoute(strict_check=True)
+        self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        self._changes.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE))
         linux.unshare(linux.CLONE_NEWNET)
         self._namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._route, self._sets = IPRoute(), IPSet()
-        self._entries: dict[int, list[tuple[str, tuple[Any, ...]]]] = {}
-        self._closed: set[str] = set()
+        self._entries: dict[int, list[Entry]] = {}
+        self._of_host: set[IPv4Network] = set()
         self._up = False
+        self._used = self._looked = 0.0  # when an environment last had a permission; when the host was last looked at
+        self._complaint = ""
         self._make_namespace()
 
     # the namespace
@@ -100,34 +120,53 @@ class Router:
     def _make_namespace(self) -> None:
         for name, value in (
             ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/icmp_ratemask", "0"),  # every refusal is told, so that no function waits for a timeout
             ("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/default/rp_filter", "1"),
             ("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1"),
             ("net/ipv6/conf/default/addr_gen_mode", "1"),
         ):  # fmt: skip
             _set_switch(name, value)
-        for name in ("named", "public"):
+        for name in ("exact", "named", "public"):
             self._sets.create(name, stype="hash:ip,port,net", maxelem=1 << 20)
-        self._sets.create("closed", stype="hash:net")
+            self._sets.create(f"{name}-any", stype="hash:ip,net", maxelem=1 << 20)
+        for name in ("host", "closed"):
+            self._sets.create(name, stype="hash:net")
         for network in CLOSED:
             self._sets.add("closed", str(network), etype="net")
-        pool = self._config.network_pool
-        _run("iptables-restore", given=_ROUTER_RULES % {"router": pool[2]})
+        _run("iptables-restore", given=_ROUTER_RULES % {"router": self._config.network_pool[2]})
         _run("ip6tables-restore", given=_NO_IPV6)
-        self._refresh_closed()
+        self._refresh_host()
 
-    def _refresh_closed(self) -> None:
-        """Close every address that the host has now; nothing that a function may call public is one of them."""
-        now = {
-            value
-            for message in self._host.get_addr(family=socket.AF_INET)
-            for value in [message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")]
-            if value and not any(IPv4Address(value) in network for network in CLOSED)
+    def _refresh_host(self) -> None:
+        """Know what the host takes for itself now: nothing that a function may call public is any of it."""
+        addresses = (message.get_attr("IFA_LOCAL") for message in self._host.get_addr(family=socket.AF_INET))
+        routes = self._host.get_routes(family=socket.AF_INET, table=_RT_TABLE_LOCAL)
+        now = {IPv4Network(address) for address in addresses if address} | {
+            part
+            for route in routes
+            for part in halves(IPv4Network((route.get_attr("RTA_DST") or "0.0.0.0", route["dst_len"])))
         }
-        for address in now - self._closed:
-            self._sets.add("closed", f"{address}/32", etype="net")
-        for address in self._closed - now:
-            self._sets.delete("closed", f"{address}/32", etype="net")
-        self._closed = now
+        for network in now - self._of_host:
+            self._sets.add("host", str(network), etype="net")
+        for network in self._of_host - now:
+            self._sets.delete("host", str(network), etype="net")
+        self._of_host = now
+
+    def _host_changed(self) -> bool:
+        """Take every waiting message about the host; whether one may be of an address."""
+        changed = False
+        while True:
+            try:
+                message = self._changes.recv(65_536, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return changed
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                changed = True  # more has happened than the socket holds
+                continue
+            kind, table = struct.unpack_from("=4xH14xB", message)
+            changed = changed or kind < _RTM_NEWROUTE or table == _RT_TABLE_LOCAL
 
     # environments
 
@@ -144,21 +183,19 @@ class Router:
             self._route.link("set", index=index, state="up")
             self._route.route("add", dst=f"{address}/32", oif=index)
             entries = self._entries.setdefault(environment_id, [])
-            for network, first, last in rules:
-                for part in halves(network):
-                    for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-                        entry = (address, PortRange(first, last, protocol=protocol), str(part))
-                        which = "named" if is_named(network) else "public"
-                        self._sets.add(which, entry, etype="ip,port,net", exclusive=False)
-                        entries.append((which, entry))
+            for entry in entries_for(address, rules):
+                which, value, kind = entry
+                self._sets.add(which, value, etype=kind, exclusive=False)
+                entries.append(entry)
         except BaseException:
             self.release(environment_id)
             raise
 
     def release(self, environment_id: int) -> None:
         """Take the entries away; the link went with the environment's namespace, or goes now."""
-        for which, entry in self._entries.pop(environment_id, ()):
-            self._sets.delete(which, entry, etype="ip,port,net", exclusive=False)
+        self._used = time.monotonic()
+        for which, value, kind in self._entries.pop(environment_id, ()):
+            self._sets.delete(which, value, etype=kind, exclusive=False)
         for index in self._route.link_lookup(ifname=f"e{environment_id}"):
             self._route.link("del", index=index)
 
@@ -175,6 +212,16 @@ class Router:
     def _raise_uplink(self) -> None:
         if self._up:
             return
+        self._up = True
+        try:
+            self._link_to_host()
+            self._refresh_host()
+            self._ensure_host()
+        except BaseException:
+            self.lower_uplink()
+            raise
+
+    def _link_to_host(self) -> None:
         pool, link = self._config.network_pool, host.link_name(self._config.instance)
         self._route.link("add", ifname=UPLINK, kind="veth", peer={"ifname": link, "net_ns_fd": self._host_namespace})
         host_index = self._host.link_lookup(ifname=link)[0]
@@ -187,16 +234,28 @@ class Router:
         self._route.addr("add", index=index, address=str(pool[2]), prefixlen=30)
         self._route.link("set", index=index, state="up")
         self._route.route("add", dst="default", gateway=str(pool[1]))
-        self._refresh_closed()
-        self._up = True
-        self.mend_host()
 
-    def mend_host(self) -> None:
-        """Put back whatever of our rules and the forwarding switch somebody flushed; others' rules are theirs."""
-        if not self._up:
-            return
+    def _ensure_host(self) -> None:
+        self._looked = time.monotonic()
         with self._in_host():
             host.ensure(self._config)
+
+    def _look_after_host(self) -> None:
+        """Put back what of ours somebody flushed; give it all back when no permission was in use for a while."""
+        now = time.monotonic()
+        if self._entries:
+            self._used = now
+        elif now - self._used >= _LINGER_SECONDS:
+            self.lower_uplink()
+            return
+        complaint = ""
+        try:
+            self._ensure_host()
+        except (OSError, SandboxdError) as error:  # somebody holds the tables' lock: the next look may find them free
+            complaint = str(error)
+            if complaint != self._complaint:
+                log.warning("the host's rules: %s", error)
+        self._complaint = complaint
 
     def lower_uplink(self) -> None:
         """No environment has a permission: the host gets everything back as it was."""
@@ -213,22 +272,18 @@ class Router:
     def run(self) -> None:
         """Answer the builder until it is gone."""
         poll = select.poll()
-        poll.register(self._channel, select.POLLIN)
-        poll.register(self._addresses, select.POLLIN)
+        for readable in (self._channel, self._changes):
+            poll.register(readable, select.POLLIN)
         while True:
-            seconds = None if not self._up else _WATCH_SECONDS if self._entries else _LINGER_SECONDS
-            ready = poll.poll(None if seconds is None else seconds * 1000)
-            for descriptor, _ in ready:
-                if descriptor == self._addresses.fileno():
-                    self._addresses.recv(65_536)
-                    self._refresh_closed()
-                elif not self._answer():
-                    self.lower_uplink()
-                    return
-            if not ready and self._entries:
-                self.mend_host()
-            elif not ready:
+            if self._up and time.monotonic() - self._looked >= _WATCH_SECONDS:
+                self._look_after_host()
+            wait = max(0.0, self._looked + _WATCH_SECONDS - time.monotonic()) if self._up else None
+            ready = dict(poll.poll(None if wait is None else wait * 1000))
+            if self._host_changed():
+                self._refresh_host()
+            if self._channel.fileno() in ready and not self._answer():
                 self.lower_uplink()
+                return
 
     def _answer(self) -> bool:
         request, descriptors, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
@@ -252,7 +307,8 @@ class Router:
             reason = getattr(error, "errno", 0) or errno.EIO
         except Exception as error:  # pyroute2's errors share no base with OSError
             log.warning("environment %d: %s", environment_id, error)
-            reason = int(getattr(error, "code", 0)) or errno.EIO
+            code = int(getattr(error, "code", 0)) or errno.EIO
+            reason = errno.ENOSPC if code >= _IPSET_ERRORS else code
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -261,9 +317,23 @@ class Router:
         return True
 
 
-def is_named(network: IPv4Network) -> bool:
-    """Whether a destination counts as named: one exact address, or a network inside a closed range."""
-    return network.prefixlen == 32 or any(network.subnet_of(closed) for closed in CLOSED)
+def entries_for(address: str, rules: list[tuple[IPv4Network, int, int]]) -> Iterator[Entry]:
+    """The set entries that are an environment's permissions: networks, first and last port."""
+    for network, first, last in rules:
+        which = set_for(network)
+        for part in halves(network):
+            if (first, last) == _EVERY_PORT:
+                yield f"{which}-any", (address, str(part)), "ip,net"
+                continue
+            for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+                yield which, (address, PortRange(first, last, protocol=protocol), str(part)), "ip,port,net"
+
+
+def set_for(network: IPv4Network) -> str:
+    """Which set a destination belongs in: one exact address, a network inside a closed range, or any other."""
+    if network.prefixlen == 32:
+        return "exact"
+    return "named" if any(network.subnet_of(closed) for closed in CLOSED) else "public"
 
 
 def halves(network: IPv4Network) -> list[IPv4Network]:

@@ -129,7 +129,7 @@ class Environment:
         took_ms = (time.monotonic() - self._booted_at) * 1000
         if not isinstance(self._failure, Timeout):
             assert self._failure is not None
-            error_type = judge(self._failure, "", 0, "").error_type
+            error_type = judge(self._failure, "", 0).error_type
             self._output.say(words.init_report(took_ms, phase, "error", error_type))
             return
         self._output.say(words.init_report(took_ms, phase, "timeout"))
@@ -152,7 +152,10 @@ class Environment:
 
     def _on_init_over(self) -> None:
         if self.state is State.INIT:
-            self._fail(Timeout(self.function.timeout))
+            self._fail(self._timeout())
+
+    def _timeout(self) -> Timeout:
+        return Timeout(self.function.timeout, _timestamp())
 
     def _fail(self, failure: Ending) -> None:
         """The init phase ends badly."""
@@ -209,7 +212,7 @@ class Environment:
         if self._invocations or self.state is not State.IDLE:
             raise NotDelivered(f"environment {self.id} does not take an event: {self.state.value}")
         self._counted_since = self._booted_at
-        self._fail(Timeout(self.function.timeout))
+        self._fail(self._timeout())
 
     async def _deliver(self, invocation: Invocation, began: float, now: float) -> Ending:
         self._deadline = began + self.function.timeout
@@ -231,7 +234,7 @@ class Environment:
             self._timer = self._loop.call_at(min(self._deadline, now + _SAMPLE_SECONDS), self._on_timer)
             return
         self._timer = None
-        self._break(Timeout(self.function.timeout))
+        self._break(self._timeout())
 
     def _break(self, ending: Ending) -> None:
         """The runtime ends, or is to be ended: tell whoever waits for it."""
@@ -254,8 +257,7 @@ class Environment:
         self, invocation: Invocation, ending: Ending, began: float, init_seconds: float | None
     ) -> InvocationResult:
         """The result; its lines in the log come behind the answer, unless they are part of it."""
-        timestamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime()) + f".{time.time_ns() // 1_000_000 % 1000:03d}Z"
-        verdict = judge(ending, invocation.request_id, self._max_payload, timestamp)
+        verdict = judge(ending, invocation.request_id, self._max_payload)
         duration = (self._ended_at or time.monotonic()) - began
         self._unreported = functools.partial(self._report, invocation, verdict, duration, init_seconds, ending)
         if not invocation.tail:
@@ -375,6 +377,11 @@ class Environment:
                 timer.cancel()
         await self._sandbox.destroy()
         self._go(State.DEAD)
+
+
+def _timestamp() -> str:
+    now = time.time_ns() // 1_000_000
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
 
 
 def _new_trace_id() -> str:

@@ -26,9 +26,10 @@ class RuntimeExit:
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """The function did not answer within its timeout, in seconds."""
+    """The function did not answer within its timeout, in seconds; `at` is when, as the log has it."""
 
     seconds: float
+    at: str
 
 
 Ending = Answer | InitError | RuntimeExit | Timeout
@@ -52,8 +53,8 @@ class Verdict:
         return InvocationResult(self.outcome, self.payload, self.content_type, error, log_tail)
 
 
-def judge(ending: Ending, request_id: str, max_payload: int, timestamp: str) -> Verdict:
-    """The verdict on an ending; `timestamp` is now, as the log line of a timeout has it."""
+def judge(ending: Ending, request_id: str, max_payload: int) -> Verdict:
+    """The verdict on an ending of an invocation, whose answer might have `max_payload` bytes."""
     match ending:
         case Answer(too_large=True):
             payload = words.response_too_large(max_payload + ENVELOPE_BYTES)
@@ -68,8 +69,8 @@ def judge(ending: Ending, request_id: str, max_payload: int, timestamp: str) -> 
             line = f"RequestId: {request_id} Error: {reason}\n{words.EXITED}\n"
             payload = words.error_body(error_type, request_id, reason)
             return Verdict(Outcome.FAILED, payload, line=line, status="error", error_type=error_type)
-        case Timeout(seconds):
+        case Timeout(seconds, at):
             reason = words.timed_out(seconds)
-            line = f"{timestamp} {request_id} {reason}\n\n"
+            line = f"{at} {request_id} {reason}\n\n"
             payload = words.error_body(words.TIMED_OUT, request_id, reason)
             return Verdict(Outcome.TIMED_OUT, payload, line=line, status="timeout")
