@@ -84,6 +84,71 @@ def test_clone_makes_no_namespace(flag: int) -> None:
     assert os.waitstatus_to_exitcode(filtered(syscall(56, flag | signal.SIGCHLD, 0, 0, 0, 0))) == errno.ENOSYS
 
 
+@pytest.mark.parametrize("flag", [0x8000, 0x8000 | 0x100])
+def test_clone_makes_no_child_of_the_builder(flag: int) -> None:
+    """CLONE_PARENT gives the caller's parent a child, and a runtime's parent is the builder."""
+    assert os.waitstatus_to_exitcode(filtered(syscall(56, flag | signal.SIGCHLD, 0, 0, 0, 0))) == errno.ENOSYS
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments"),
+    [
+        (253, ()),  # inotify_init
+        (294, (0,)),  # inotify_init1
+        (72, (0, 1026, 1)),  # fcntl(F_NOTIFY)
+        (72, (0, 1 << 32 | 1026, 1)),  # the same to the kernel, which takes 32 bits
+        (72, (0, 1024, 0)),  # F_SETLEASE
+        (451, (0, 0, 0, 0)),  # cachestat
+    ],
+)
+def test_nobody_watches_the_files_of_a_shared_image(number: int, arguments: tuple[int, ...]) -> None:
+    assert os.waitstatus_to_exitcode(filtered(syscall(number, *arguments))) == errno.ENOSYS
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments"),
+    [
+        (206, (128, 0)),  # io_setup: fs.aio-max-nr is one number for the whole host
+        (157, (62, 1, 0, 0, 0)),  # prctl(PR_SCHED_CORE)
+        (157, (67, 1, 0, 0, 0)),  # prctl(PR_SET_MEMORY_MERGE)
+        (157, (1 << 32 | 67, 1, 0, 0, 0)),
+    ],
+)
+def test_nobody_uses_up_or_shapes_what_the_host_shares(number: int, arguments: tuple[int, ...]) -> None:
+    assert os.waitstatus_to_exitcode(filtered(syscall(number, *arguments))) == errno.ENOSYS
+
+
+@pytest.mark.parametrize(
+    ("operation", "argument"),
+    [
+        (0, 0),
+        (1, 0),
+        (2, 1),
+        (3, 0),
+        (9, 0),
+        (1030, 0),
+        (1032, 0),
+    ],  # F_DUPFD to F_GETOWN, F_DUPFD_CLOEXEC, F_GETPIPE_SZ
+)
+def test_ordinary_operations_on_descriptors_go_on(operation: int, argument: int) -> None:
+    def work() -> int:
+        reader, _ = os.pipe()
+        return ctypes.get_errno() if _libc.fcntl(reader, operation, argument) < 0 else 0
+
+    assert filtered(work) == 0
+
+
+@pytest.mark.parametrize("protocol", [(2, 1, 262), (2, 2, 136), (2, 1, 132), (10, 1, 262), (1, 1, 1)])
+def test_protocols_but_tcp_and_udp_do_not_exist(protocol: tuple[int, int, int]) -> None:
+    """MPTCP, UDP-Lite and SCTP are code of the kernel's that no function needs, some of it loaded by asking."""
+    assert os.waitstatus_to_exitcode(filtered(syscall(41, *protocol))) == errno.ENOSYS
+
+
+@pytest.mark.parametrize("protocol", [(1, 1, 0), (2, 1, 0), (2, 0x80801, 6), (2, 2, 17), (10, 1, 6), (10, 2, 0)])
+def test_tcp_udp_and_local_sockets_exist(protocol: tuple[int, int, int]) -> None:
+    assert os.waitstatus_to_exitcode(filtered(syscall(41, *protocol))) == 0
+
+
 @pytest.mark.parametrize(("family", "kind"), [(17, 3), (40, 1), (38, 5), (2, 3), (16, 3), (15, 3), (44, 3)])
 def test_other_socket_families_and_raw_sockets_do_not_exist(family: int, kind: int) -> None:
     protocol = 12 if family == 16 else 0  # NETLINK_NETFILTER
