@@ -22,10 +22,11 @@ READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR
 # Files and directories of proc that tell of the whole kernel and that everybody may read; others are root's alone.
 _MASKS = frozenset(
     """
-    acpi asound buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats driver dynamic_debug execdomains
-    fb fs interrupts iomem ioports irq kallsyms key-users keys latency_stats locks misc modules mtrr partitions pressure
-    sched_debug schedstat scsi softirqs swaps sysrq-trigger timer_list timer_stats tty vmstat zoneinfo
-    """.split()
+    acpi asound bootconfig buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver
+    dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms key-users keys latency_stats locks mdstat
+    misc modules mtrr partitions pressure sched_debug schedstat scsi softirqs swaps sysrq-trigger timer_list
+    timer_stats tty vmstat zoneinfo
+    """.split()  # noqa: SIM905  # one word each is easier to read and to sort
 )
 _DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
 _DEV_LINKS = (
