@@ -10,7 +10,6 @@ its network namespace with every link in it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -115,9 +114,7 @@ def _sleep_until_needed(config: Config, channel: socket.socket) -> None:
 
 
 def configure_link_in_child(address: IPv4Address) -> None:
-    """Give the new namespace's link its address and a default route by the router; IPv6 it has none."""
-    with contextlib.suppress(FileNotFoundError), open(f"/proc/sys/net/ipv6/conf/{LINK}/disable_ipv6", "w") as switch:
-        switch.write("1")  # before it is up: a link-local address comes with that
+    """Give the new namespace's link its address and a default route by the router."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
         name = LINK.encode()
         fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("16s16s8x", name, _sockaddr(address)))

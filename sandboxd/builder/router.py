@@ -5,12 +5,7 @@ needs it. May not: touch a chain, set, link or address that is not ours.
 
 Inside the router a fixed handful of rules decides; facts per environment are set entries. The host gets one link and
 two rules (forward, NAT) while an environment with a permission lives; a foreign flush of them breaks egress for at
-most `_WATCH_SECONDS` and opens nothing, because what is closed is closed in here.
-
-Match order in the sets is `src,dst,dst`: environment's address, destination's protocol and port, destination network.
-*exact* holds single addresses that a policy names; *named* its networks inside closed ranges, looked at only after
-*host*, whatever this host takes for itself; *public* the rest, looked at only after *closed*: private, link-local and
-the clouds' metadata addresses. A set holds one entry per port, so every port at once has sets of its own (`-any`).
+most `_WATCH_SECONDS` and opens nothing, because what is closed is closed in here: `egress.py`.
 """
 
 from __future__ import annotations
@@ -30,85 +25,40 @@ import time
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
-from typing import Any
 
 import prctl
 from pyroute2 import IPRoute
-from pyroute2.ipset import IPSet, PortRange
+from pyroute2.ipset import IPSet
 
-from sandboxd.builder import host, linux
+from sandboxd.builder import egress, host, linux
 from sandboxd.builder.network import ADMIT, GATEWAY, LINK, REPLY, REQUEST, RULE
 from sandboxd.config import Config
 from sandboxd.errors import SandboxdError, StepFailed
 
 log = logging.getLogger("sandboxd.router")
 
-UPLINK = "uplink"
-FLOWS_PER_ENVIRONMENT = 256
 _WATCH_SECONDS = 2.0
 _LINGER_SECONDS = 10.0  # a host's rules do not come and go with every invocation
 _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x10, 0x40
 _RTM_NEWROUTE = 24
 _RT_TABLE_LOCAL = 255  # what the kernel takes for itself: addresses, their broadcasts, whole networks by "ip route"
 _IPSET_ERRORS = 4096  # its own numbers begin here: a set is full
-_EVERY_PORT = (1, 65_535)
 _MAX_MESSAGE = 1024
-CLOSED = tuple(
-    map(
-        IPv4Network,
-        (
-            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-            "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-            "168.63.129.16/32",  # Azure's metadata; AWS's and Alibaba's lie in 169.254/16 and 100.64/10
-        ),
-    )
-)  # fmt: skip
-
-_ROUTER_RULES = f"""*filter
-:INPUT DROP [0:0]
-:FORWARD DROP [0:0]
-:OUTPUT ACCEPT [0:0]
-:decide - [0:0]
--A FORWARD -i {UPLINK} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
--A FORWARD ! -o {UPLINK} -j DROP
--A FORWARD -m conntrack --ctstate INVALID -j DROP
--A FORWARD -m conntrack --ctstate NEW -m connlimit --connlimit-above {FLOWS_PER_ENVIRONMENT} --connlimit-mask 32 -j DROP
--A FORWARD -p tcp -j decide
--A FORWARD -p udp -j decide
--A FORWARD -j REJECT --reject-with icmp-admin-prohibited
--A decide -m set --match-set exact src,dst,dst -j ACCEPT
--A decide -m set --match-set exact-any src,dst -j ACCEPT
--A decide -m set --match-set host dst -j RETURN
--A decide -m set --match-set named src,dst,dst -j ACCEPT
--A decide -m set --match-set named-any src,dst -j ACCEPT
--A decide -m set --match-set closed dst -j RETURN
--A decide -m set --match-set public src,dst,dst -j ACCEPT
--A decide -m set --match-set public-any src,dst -j ACCEPT
-COMMIT
-*nat
-:POSTROUTING ACCEPT [0:0]
--A POSTROUTING -o {UPLINK} -j SNAT --to-source %(router)s
-COMMIT
-"""
-_NO_IPV6 = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT DROP [0:0]\nCOMMIT\n"
-
-
-Entry = tuple[str, tuple[Any, ...], str]  # name of the set, value, type of the value
+_IPV6 = Path("/proc/sys/net/ipv6")
 
 
 class Router:
     """Holds the namespace and answers the builder."""
 
-    def __init__(self, config: Config, channel: socket.socket) -> None:
-        self._config, self._channel = config, channel
-        self._host_namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    def __init__(self, config: Config, channel: socket.socket, host_namespace: int) -> None:
+        self._config, self._channel, self._host_namespace = config, channel, host_namespace
         self._host = IPRoute(strict_check=True)
         self._changes = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
         self._changes.bind((0, _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE))
         linux.unshare(linux.CLONE_NEWNET)
         self._namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._route, self._sets = IPRoute(), IPSet()
-        self._entries: dict[int, list[Entry]] = {}
+        self._entries: dict[int, list[egress.Entry]] = {}
         self._of_host: set[IPv4Network] = set()
         self._up = False
         self._used = self._looked = 0.0  # when an environment last had a permission; when the host was last looked at
@@ -122,19 +72,17 @@ class Router:
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv4/icmp_ratemask", "0"),  # every refusal is told, so that no function waits for a timeout
             ("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/default/rp_filter", "1"),
-            ("net/ipv6/conf/all/disable_ipv6", "1"), ("net/ipv6/conf/default/disable_ipv6", "1"),
-            ("net/ipv6/conf/default/addr_gen_mode", "1"),
         ):  # fmt: skip
             _set_switch(name, value)
-        for name in ("exact", "named", "public"):
-            self._sets.create(name, stype="hash:ip,port,net", maxelem=1 << 20)
-            self._sets.create(f"{name}-any", stype="hash:ip,net", maxelem=1 << 20)
-        for name in ("host", "closed"):
-            self._sets.create(name, stype="hash:net")
-        for network in CLOSED:
+        for name in ("all", "default"):
+            _disable_ipv6(name)
+        for name, kind in egress.SETS.items():
+            self._sets.create(name, stype=f"hash:{kind}", maxelem=1 << 20)
+        for network in egress.CLOSED:
             self._sets.add("closed", str(network), etype="net")
-        _run("iptables-restore", given=_ROUTER_RULES % {"router": self._config.network_pool[2]})
-        _run("ip6tables-restore", given=_NO_IPV6)
+        _run("iptables-restore", given=egress.router_rules(self._config.network_pool[2]))
+        if _IPV6.exists():
+            _run("ip6tables-restore", given=egress.NO_IPV6)
         self._refresh_host()
 
     def _refresh_host(self) -> None:
@@ -144,7 +92,7 @@ class Router:
         now = {IPv4Network(address) for address in addresses if address} | {
             part
             for route in routes
-            for part in halves(IPv4Network((route.get_attr("RTA_DST") or "0.0.0.0", route["dst_len"])))
+            for part in egress.halves(IPv4Network((route.get_attr("RTA_DST") or "0.0.0.0", route["dst_len"])))
         }
         for network in now - self._of_host:
             self._sets.add("host", str(network), etype="net")
@@ -178,15 +126,16 @@ class Router:
         name = f"e{environment_id}"
         try:
             self._route.link("add", ifname=name, kind="veth", peer={"ifname": LINK, "net_ns_fd": namespace})
+            with self._inside(namespace):
+                _disable_ipv6(LINK)  # before it is up: a link-local address comes with that
             index = self._route.link_lookup(ifname=name)[0]
             self._route.addr("add", index=index, address=str(GATEWAY), prefixlen=32)
             self._route.link("set", index=index, state="up")
             self._route.route("add", dst=f"{address}/32", oif=index)
             entries = self._entries.setdefault(environment_id, [])
-            for entry in entries_for(address, rules):
-                which, value, kind = entry
-                self._sets.add(which, value, etype=kind, exclusive=False)
-                entries.append(entry)
+            for which, value in egress.entries_for(address, rules):
+                self._sets.add(which, value, etype=egress.SETS[which], exclusive=False)
+                entries.append((which, value))
         except BaseException:
             self.release(environment_id)
             raise
@@ -194,16 +143,16 @@ class Router:
     def release(self, environment_id: int) -> None:
         """Take the entries away; the link went with the environment's namespace, or goes now."""
         self._used = time.monotonic()
-        for which, value, kind in self._entries.pop(environment_id, ()):
-            self._sets.delete(which, value, etype=kind, exclusive=False)
+        for which, value in self._entries.pop(environment_id, ()):
+            self._sets.delete(which, value, etype=egress.SETS[which], exclusive=False)
         for index in self._route.link_lookup(ifname=f"e{environment_id}"):
             self._route.link("del", index=index)
 
     # the host's side
 
     @contextlib.contextmanager
-    def _in_host(self) -> Iterator[None]:
-        linux.setns(self._host_namespace, linux.CLONE_NEWNET)
+    def _inside(self, namespace: int) -> Iterator[None]:
+        linux.setns(namespace, linux.CLONE_NEWNET)
         try:
             yield
         finally:
@@ -223,21 +172,23 @@ class Router:
 
     def _link_to_host(self) -> None:
         pool, link = self._config.network_pool, host.link_name(self._config.instance)
-        self._route.link("add", ifname=UPLINK, kind="veth", peer={"ifname": link, "net_ns_fd": self._host_namespace})
+        self._route.link(
+            "add", ifname=egress.UPLINK, kind="veth", peer={"ifname": link, "net_ns_fd": self._host_namespace}
+        )
         host_index = self._host.link_lookup(ifname=link)[0]
-        with self._in_host():
-            _set_switch(f"net/ipv6/conf/{link}/disable_ipv6", "1")
+        with self._inside(self._host_namespace):
+            _disable_ipv6(link)
             _set_switch(f"net/ipv4/conf/{link}/rp_filter", "1")
         self._host.addr("add", index=host_index, address=str(pool[1]), prefixlen=30)
         self._host.link("set", index=host_index, state="up")
-        index = self._route.link_lookup(ifname=UPLINK)[0]
+        index = self._route.link_lookup(ifname=egress.UPLINK)[0]
         self._route.addr("add", index=index, address=str(pool[2]), prefixlen=30)
         self._route.link("set", index=index, state="up")
         self._route.route("add", dst="default", gateway=str(pool[1]))
 
     def _ensure_host(self) -> None:
         self._looked = time.monotonic()
-        with self._in_host():
+        with self._inside(self._host_namespace):
             host.ensure(self._config)
 
     def _look_after_host(self) -> None:
@@ -261,9 +212,9 @@ class Router:
         """No environment has a permission: the host gets everything back as it was."""
         if not self._up:
             return
-        with self._in_host():
+        with self._inside(self._host_namespace):
             host.clear(self._config)
-        for index in self._route.link_lookup(ifname=UPLINK):
+        for index in self._route.link_lookup(ifname=egress.UPLINK):
             self._route.link("del", index=index)
         self._up = False
 
@@ -290,7 +241,7 @@ class Router:
         if not request:
             return False
         kind, environment_id, packed, count = REQUEST.unpack_from(request)
-        reason, step = 0, "network"
+        reason = 0
         try:
             if kind == ADMIT:
                 rules = [
@@ -302,47 +253,34 @@ class Router:
                 self.admit(environment_id, descriptors[0], str(IPv4Address(packed)), rules)
             else:
                 self.release(environment_id)
-        except (OSError, SandboxdError, subprocess.SubprocessError) as error:
+        except Exception as error:
             log.warning("environment %d: %s", environment_id, error)
-            reason = getattr(error, "errno", 0) or errno.EIO
-        except Exception as error:  # pyroute2's errors share no base with OSError
-            log.warning("environment %d: %s", environment_id, error)
-            code = int(getattr(error, "code", 0)) or errno.EIO
-            reason = errno.ENOSPC if code >= _IPSET_ERRORS else code
+            reason = _reason(error)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        with contextlib.suppress(BrokenPipeError):  # the builder is leaving: the next read says so
-            self._channel.send(REPLY.pack(kind, environment_id, reason, step.encode()))
+        _reply(self._channel, kind, environment_id, reason)
         return True
 
 
-def entries_for(address: str, rules: list[tuple[IPv4Network, int, int]]) -> Iterator[Entry]:
-    """The set entries that are an environment's permissions: networks, first and last port."""
-    for network, first, last in rules:
-        which = set_for(network)
-        for part in halves(network):
-            if (first, last) == _EVERY_PORT:
-                yield f"{which}-any", (address, str(part)), "ip,net"
-                continue
-            for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-                yield which, (address, PortRange(first, last, protocol=protocol), str(part)), "ip,port,net"
+def _reply(channel: socket.socket, kind: int, environment_id: int, reason: int) -> None:
+    with contextlib.suppress(BrokenPipeError):  # the builder is leaving: the next read says so
+        channel.send(REPLY.pack(kind, environment_id, reason, b"network"))
 
 
-def set_for(network: IPv4Network) -> str:
-    """Which set a destination belongs in: one exact address, a network inside a closed range, or any other."""
-    if network.prefixlen == 32:
-        return "exact"
-    return "named" if any(network.subnet_of(closed) for closed in CLOSED) else "public"
-
-
-def halves(network: IPv4Network) -> list[IPv4Network]:
-    """A network as the sets can hold it: they know no /0, so that one is stored as two /1."""
-    return list(network.subnets()) if network.prefixlen == 0 else [network]
+def _reason(error: Exception) -> int:
+    """An error's errno; pyroute2's errors share no base with OSError, and ipset has numbers of its own."""
+    code = getattr(error, "code", 0) or getattr(error, "errno", 0) or errno.EIO
+    return errno.ENOSPC if code >= _IPSET_ERRORS else int(code)
 
 
 def _set_switch(name: str, value: str) -> None:
     Path("/proc/sys", name).write_text(value)
+
+
+def _disable_ipv6(link: str) -> None:
+    if _IPV6.exists():
+        _set_switch(f"net/ipv6/conf/{link}/disable_ipv6", "1")
 
 
 def _run(*command: str, given: str) -> None:
@@ -354,20 +292,35 @@ def _run(*command: str, given: str) -> None:
         raise StepFailed("network", 0, f"{command[0]}: {error.stderr.strip()}") from error
 
 
+def _refuse(channel: socket.socket, error: Exception) -> None:
+    """Answer one request for a router that could not be made, then become a new one when the next arrives."""
+    request, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    if request:
+        kind, environment_id, _, _ = REQUEST.unpack_from(request)
+        _reply(channel, kind, environment_id, _reason(error))
+        if channel.recv(1, socket.MSG_PEEK):
+            os.execv(sys.executable, [sys.executable, "-I", "-m", "sandboxd.builder.router", *sys.argv[1:]])
+
+
 def main() -> None:
     """Become the router: `python -m sandboxd.builder.router CONFIG_FD CHANNEL_FD`."""
     prctl.set_pdeathsig(signal.SIGKILL)
     prctl.set_name("sandboxd-route")
     prctl.set_proctitle("sandboxd: router")
     logging.basicConfig(level=logging.INFO, format="router: %(message)s")
-    with os.fdopen(int(sys.argv[1]), "rb") as file:
-        config: Config = pickle.load(file)  # noqa: S301  # from the builder, which is root
+    config: Config = pickle.loads(os.pread(int(sys.argv[1]), 1 << 20, 0))  # noqa: S301  # from the builder, root
     channel = socket.socket(fileno=int(sys.argv[2]))
+    host_namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        Router(config, channel).run()
-    except SandboxdError as error:
-        log.error("%s", error)
-        sys.exit(1)
+        router = Router(config, channel, host_namespace)
+    except Exception as error:  # iptables or a module of the kernel is missing: functions without a link do without
+        log.error("no network: %s", error)
+        linux.setns(host_namespace, linux.CLONE_NEWNET)
+        _refuse(channel, error)
+        return
+    router.run()
 
 
 if __name__ == "__main__":

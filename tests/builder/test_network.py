@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from sandboxd.builder.egress import CLOSED, entries_for, halves, set_for
 from sandboxd.builder.network import Addresses
-from sandboxd.builder.router import CLOSED, halves, is_named
 from sandboxd.errors import StepFailed
 
 POOL = IPv4Network("10.210.0.0/28")
@@ -63,12 +63,24 @@ def test_halves_cover_a_network_exactly(prefix: int, address: int) -> None:
 
 @pytest.mark.parametrize("text", ["0.0.0.0/0", "8.8.8.0/24", "128.0.0.0/1", "0.0.0.0/1", "8.0.0.0/6"])
 def test_what_reaches_beyond_a_closed_range_is_public(text: str) -> None:
-    assert not is_named(IPv4Network(text))
+    assert set_for(IPv4Network(text)) == "public"
 
 
-@pytest.mark.parametrize("text", ["10.0.0.0/8", "10.1.2.3/32", "192.168.7.0/24", "169.254.169.254/32", "8.8.8.8/32"])
-def test_what_lies_in_a_closed_range_or_is_one_address_is_named(text: str) -> None:
-    assert is_named(IPv4Network(text))
+@pytest.mark.parametrize("text", ["10.0.0.0/8", "10.1.2.0/31", "192.168.7.0/24", "169.254.169.254/31"])
+def test_what_lies_in_a_closed_range_is_named(text: str) -> None:
+    assert set_for(IPv4Network(text)) == "named"
+
+
+@pytest.mark.parametrize("text", ["10.1.2.3/32", "169.254.169.254/32", "8.8.8.8/32"])
+def test_one_address_is_exact(text: str) -> None:
+    assert set_for(IPv4Network(text)) == "exact"
+
+
+def test_everything_is_one_entry_and_no_range() -> None:
+    everywhere = IPv4Network("0.0.0.0/0")
+    found = list(entries_for("10.210.0.4", [(everywhere, 1, 65_535), (everywhere, 80, 81)]))
+    assert found[0] == ("anywhere", "10.210.0.4")
+    assert [which for which, _ in found[1:]] == ["public"] * 4
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "100.100.100.200", "168.63.129.16", "127.0.0.1", "172.17.0.1"])
