@@ -98,33 +98,10 @@ class HttpProtocol(asyncio.Protocol):
     """One connection. Requests are handled one after another, in order; reading pauses while one is handled."""
 
     __slots__ = (
-        "_body",
-        "_budget",
-        "_buffered",
-        "_closing",
-        "_connections",
-        "_deadline",
-        "_discarded",
-        "_handler",
-        "_header_begun",
-        "_header_bytes",
-        "_header_pieces",
-        "_header_unparsed",
-        "_headers",
-        "_idle",
-        "_in_header",
-        "_limits",
-        "_loop",
-        "_oversized",
-        "_parser",
-        "_pending",
-        "_refusal",
-        "_refused",
-        "_size",
-        "_target",
-        "_task",
-        "_timer",
-        "_transport",
+        "_body", "_budget", "_buffered", "_closing", "_connections", "_deadline", "_discarded", "_handler",
+        "_header_begun", "_header_bytes", "_header_pieces", "_header_unparsed", "_headers", "_idle", "_in_header",
+        "_limits", "_loop", "_oversized", "_parser", "_pending", "_refusal", "_refused", "_size", "_target", "_task",
+        "_timer", "_transport",
     )  # fmt: skip
 
     def __init__(
