@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import os
+import pwd
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -261,3 +264,21 @@ def test_the_daemons_own_api_is_not_on_the_endpoint(daemon: Daemon) -> None:
         assert b"SecretAccessKey" not in answer.read()
     finally:
         connection.close()
+
+
+def test_a_user_outside_the_group_may_not_use_the_socket(daemon: Daemon) -> None:
+    nobody = pwd.getpwnam("nobody")
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.setgroups([])
+            os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
+            os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
+            with socket.socket(socket.AF_UNIX) as door:
+                door.connect(str(daemon.socket))
+        except PermissionError:
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -17,6 +17,7 @@ from tests.support.daemon import Daemon
 from tests.support.inventory import Inventory, assert_nothing_left
 
 NewDaemon = Callable[..., Daemon]
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def working(daemon: Daemon) -> str:
@@ -128,18 +129,18 @@ def test_many_environments_come_and_go_and_leave_nothing(fresh_daemon: NewDaemon
     name = daemon.deploy(packages.load("sleeps"))
     daemon.invoke(name, {"seconds": 0})
     eventually(lambda: not daemon.environments(), seconds=5)
-    before = Inventory.take()
+    before = Inventory.take().counts()
     open_before = {room: len(inventory.open_files(daemon.room(room).pid)) for room in ("builder", "service")}
     for _ in range(3):
         with ThreadPoolExecutor(8) as pool:
             answers = list(pool.map(lambda _: daemon.invoke(name, {"seconds": 0.1}), range(16)))
         assert {answer.status for answer in answers} == {200}
         eventually(lambda: not daemon.environments(), seconds=10)
-    assert_nothing_left(before)
+    # Spare environments come and go too, so it is the numbers that have to be as before.
+    eventually(lambda: all(count <= before[kind] for kind, count in Inventory.take().counts().items()), seconds=10)
     for room, count in open_before.items():
-        assert len(inventory.open_files(daemon.room(room).pid)) <= count + 1, inventory.open_files(
-            daemon.room(room).pid
-        )
+        now = inventory.open_files(daemon.room(room).pid)
+        assert len(now) <= count + 1, now
     for directory in ("volumes", "code"):
         assert not [p.name for p in (daemon.data_dir / directory).iterdir() if p.name.startswith(".")]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pwd
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from tests.support.inventory import Inventory, assert_nothing_left
 from tests.support.places import REPOSITORY
 
 NewDaemon = Callable[..., Daemon]
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 def refusal(daemon: Daemon) -> str:
@@ -78,24 +78,6 @@ def test_not_root(fresh_daemon: NewDaemon) -> None:
         )  # fmt: skip
         assert done.returncode == 2, done
         assert "root" in done.stderr and "Traceback" not in done.stderr
-
-
-def test_a_user_outside_the_group_may_not_use_the_socket(daemon: Daemon) -> None:
-    nobody = pwd.getpwnam("nobody")
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            os.setgroups([])
-            os.setresgid(nobody.pw_gid, nobody.pw_gid, nobody.pw_gid)
-            os.setresuid(nobody.pw_uid, nobody.pw_uid, nobody.pw_uid)
-            with socket.socket(socket.AF_UNIX) as door:
-                door.connect(str(daemon.socket))
-        except PermissionError:
-            code = 0
-        finally:
-            os._exit(code)
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 @pytest.mark.parametrize(

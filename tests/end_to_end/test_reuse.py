@@ -29,8 +29,8 @@ def test_one_environment_serves_one_after_another(daemon: Daemon, deployed: Depl
 def test_never_two_requests_at_once_in_one_environment(daemon: Daemon, deployed: Deployed) -> None:
     name = deployed("sleeps")
     with ThreadPoolExecutor(4) as pool:
-        answers = list(pool.map(lambda _: daemon.invoke(name, {"seconds": 0.5}), range(4)))
-    assert len({answer.json["identity"] for answer in answers}) == 4
+        answers = list(pool.map(lambda _: daemon.call(name, {"seconds": 0.5}), range(4)))
+    assert len({answer["identity"] for answer in answers}) == 4
     assert len(daemon.environments(name)) == 4
 
 
@@ -54,7 +54,7 @@ def test_idle_environments_are_frozen(fresh_daemon: Callable[..., Daemon]) -> No
     first = daemon.call(name, {"seconds": 0.2})
     eventually(lambda: frozen(daemon) == 1)
     time.sleep(1)
-    second = daemon.call(name)
+    second = daemon.call(name, {})
     assert second["monotonic"] - first["monotonic"] > 1
     assert second["ticks"] < 80, "a background thread gets no time between invocations"
     assert first["ticks"] <= second["ticks"]

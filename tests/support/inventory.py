@@ -84,6 +84,10 @@ class Inventory:
         rows = {f.name: sorted(getattr(self, f.name) - getattr(before, f.name)) for f in fields(self)}
         return {kind: lines for kind, lines in rows.items() if lines}
 
+    def counts(self) -> dict[str, int]:
+        """How many there are of each kind."""
+        return {f.name: len(getattr(self, f.name)) for f in fields(self)}
+
     def less_than(self, before: Inventory) -> dict[str, list[str]]:
         """What was here before and is gone."""
         return before.more_than(self)
