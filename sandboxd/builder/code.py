@@ -11,6 +11,7 @@ import encodings.cp437  # zipfile looks it up by name when the extractor can no 
 import errno
 import os
 import resource
+import secrets
 import stat
 import struct
 import zipfile
@@ -25,8 +26,11 @@ _ = encodings.cp437
 
 RESULT = struct.Struct("!BQ")
 _CHUNK = 256 * 1024
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CPU_SECONDS = 120
 _MEMORY = 1 << 30
+_MAX_DEPTH = 100  # directories in each other: who walks them holds a descriptor and a frame of the stack for each
+_MAX_PATH = 4000  # bytes; with /var/task/ before it, below the kernel's PATH_MAX
 _SAFE_MODE_FILE, _SAFE_MODE_DIRECTORY = 0o444, 0o555
 
 
@@ -45,8 +49,8 @@ def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_byt
         os.mkdir(temporary, 0o700, dir_fd=code_directory)
         tree = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=code_directory)
         os.fchown(tree, uid, uid)
-        status, size = _extract_in_own_process(tree, package, uid, max_bytes, max_entries)
-        if status is UnpackStatus.OK:
+        extracted, size = _extract_in_own_process(tree, package, uid, max_bytes, max_entries)
+        if extracted is UnpackStatus.OK:
             _seal(tree)
             os.fsync(tree)
             try:
@@ -54,6 +58,7 @@ def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_byt
             except OSError as error:
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # the same package came twice at once
                     raise
+        status = extracted
     except OSError as error:
         status = UnpackStatus.DISK_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else UnpackStatus.FAILED
     finally:
@@ -81,7 +86,7 @@ def _extract_in_own_process(
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 status = UnpackStatus.DISK_FULL
-            elif error.errno is None:  # bz2's word for bad data
+            elif error.errno in (None, errno.EINVAL):  # bz2's word for bad data; a position before the zip's first byte
                 status = UnpackStatus.CORRUPT
         except Exception:  # whatever a parser says of what a stranger wrote
             status = UnpackStatus.CORRUPT
@@ -152,7 +157,9 @@ def _checked_name(entry: zipfile.ZipInfo) -> list[str]:
         raise _Refused(UnpackStatus.PARENT_NAME)
     if not parts and entry.is_dir():
         return parts
-    if not parts or "\0" in name or any(len(part.encode(errors="surrogateescape")) > 255 for part in parts):
+    if not parts or len(parts) > _MAX_DEPTH or "\0" in name:
+        raise _Refused(UnpackStatus.BAD_NAME)
+    if len(name.encode()) > _MAX_PATH or any(len(part.encode()) > 255 for part in parts):
         raise _Refused(UnpackStatus.BAD_NAME)
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind == stat.S_IFLNK:
@@ -210,23 +217,35 @@ def _seal(tree: int) -> None:
 
 
 def remove_tree(parent: int, name: str) -> None:
-    """Remove a directory tree below a directory, by descriptors; what is not there is fine."""
+    """Remove a directory tree below a directory, by descriptors, however deep it is; what is not there is fine."""
     try:
-        tree = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+        tree = os.open(name, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         return
     try:
-        for _, directories, files, directory in os.fwalk(".", topdown=False, dir_fd=tree, follow_symlinks=False):
-            for file in files:
-                os.unlink(file, dir_fd=directory)
-            for child in directories:
+        while entries := os.listdir(tree):
+            for entry in entries:
                 try:
-                    os.rmdir(child, dir_fd=directory)
-                except NotADirectoryError:  # a symbolic link to one
-                    os.unlink(child, dir_fd=directory)
+                    os.unlink(entry, dir_fd=tree)
+                except IsADirectoryError:
+                    _lift(tree, entry)
+                    os.rmdir(entry, dir_fd=tree)
     finally:
         os.close(tree)
     os.rmdir(name, dir_fd=parent)
+
+
+def _lift(tree: int, name: str) -> None:
+    """Remove the files of a directory in a tree, and bring its directories up into the tree itself."""
+    directory = os.open(name, _DIRECTORY, dir_fd=tree)
+    try:
+        for entry in os.listdir(directory):
+            try:
+                os.unlink(entry, dir_fd=directory)
+            except IsADirectoryError:
+                os.rename(entry, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=tree)
+    finally:
+        os.close(directory)
 
 
 def exists(code_directory: int, name: str) -> bool:

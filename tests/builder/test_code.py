@@ -83,6 +83,13 @@ def _lying_about_its_size() -> bytes:
     return bytes(package)
 
 
+def _offset_lies() -> bytes:
+    package = bytearray(packed(("a", b"x")))
+    at = package.rindex(b"PK\x05\x06")
+    package[at + 16 : at + 20] = (0x7FFF_FFFF).to_bytes(4, "little")
+    return bytes(package)
+
+
 @pytest.mark.parametrize(
     ("package", "status"),
     [
@@ -97,6 +104,10 @@ def _lying_about_its_size() -> bytes:
         (packed((special("pipe", stat.S_IFIFO), b"")), UnpackStatus.SPECIAL_FILE),
         (packed(("a", b"x"), ("a/b", b"x")), UnpackStatus.DUPLICATE_NAME),
         (packed(("n" * 300, b"x")), UnpackStatus.BAD_NAME),
+        (packed(("d/" * 101 + "f", b"x")), UnpackStatus.BAD_NAME),
+        (packed(("d/" * 30_000 + "f", b"x")), UnpackStatus.BAD_NAME),
+        (packed((("d" * 200 + "/") * 20 + "f", b"x")), UnpackStatus.BAD_NAME),
+        (_offset_lies(), UnpackStatus.CORRUPT),
         (packed(("big", bytes(MAX_BYTES + 1))), UnpackStatus.TOO_LARGE),
         (_many(), UnpackStatus.TOO_MANY_ENTRIES),
         (packed(("a", b"hello" * 100))[:-30], UnpackStatus.NOT_A_ZIP),
@@ -144,3 +155,22 @@ def test_removal_follows_no_link(packages, tmp_path_factory) -> None:
     code.remove_tree(directory, "tree")
     assert os.listdir(path) == []
     assert (outside / "kept").exists()
+
+
+def test_a_tree_deeper_than_the_stack_is_removed(packages) -> None:
+    path, directory = packages
+    tree = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=tree)
+        below = os.open("d", os.O_RDONLY | os.O_DIRECTORY, dir_fd=tree)
+        os.close(os.open("f", os.O_WRONLY | os.O_CREAT, dir_fd=below))
+        os.close(tree)
+        tree = below
+    os.close(tree)
+    code.remove_tree(directory, "d")
+    assert os.listdir(path) == []
+
+
+def test_a_package_as_deep_as_may_be_is_unpacked(packages) -> None:
+    assert unpack(packages[1], packed(("d/" * 99 + "f", b"x"))) == (UnpackStatus.OK, 1)
+    assert os.listdir(packages[0]) == [NAME]
