@@ -113,6 +113,7 @@ async def _serve(config: Config, given: Inheritance) -> None:
     scheduler = Scheduler(
         config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request), budget
     )
+    scheduler.warm({version.runtime for version in store.functions.all()})
     api = Api(config, store, scheduler, logs)
     limits = HttpLimits(body=api.body_limit, discard=2 * api.body_limit)
     servers = [

@@ -51,6 +51,30 @@ def main() -> None:
     serve()
 
 
+def await_orders() -> None:
+    """As a stem, booted before there is a function: wait for its variables; its code is in place when they come.
+
+    Descriptor 3 is open only in a stem. It brings `KEY=VALUE` with a NUL behind each, and a NUL behind all.
+    """
+    variables = b""
+    try:
+        os.fstat(3)
+        # What the client would otherwise import only once it has a function.
+
+        import awslambdaric.lambda_literals  # noqa: F401
+
+        while not variables.endswith(b"\0\0"):
+            variables += os.read(3, 65536) or sys.exit(0)  # nothing more: there will be no function
+    except OSError:
+        return
+    os.close(3)
+    for variable in variables.split(b"\0")[:-2]:
+        key, _, value = variable.partition(b"=")
+        os.environb[key] = value
+    os.environ["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{VERSION}"
+    os.chdir(os.environ["LAMBDA_TASK_ROOT"])
+
+
 def serve() -> None:
     """Become the runtime client, which takes the handler's name as its argument."""
     # Before the function's own directories are on the path: its json.py must not become the client's.
@@ -58,6 +82,7 @@ def serve() -> None:
     from awslambdaric.__main__ import main as client
 
     gc.enable()
+    await_orders()
     prepare_paths()
     client([os.environ["LAMBDA_TASK_ROOT"], os.environ["_HANDLER"]])
 

@@ -38,6 +38,7 @@ class Environment:
 
     Until it has a spec it is a *spare*: a pid 1 and a runtime that wait for a plan, made ahead because entering a
     cgroup waits for an RCU grace period (10 ms where no other process moved just before; cgroup_threadgroup_rwsem).
+    A *stem* is a spare whose runtime has booted from an image and waits for its function.
     """
 
     slot: int
@@ -48,7 +49,9 @@ class Environment:
     spec: EnvironmentSpec | None = None
     address: IPv4Address | None = None
     plan: tuple[bytes, list[int]] | None = None  # what pid 1 still waits for
+    image: bytes = b""  # of a stem
     log: int = -1
+    orders: int = -1  # of a stem: write end of the pipe by which it gets its function's variables
     pid1: int = 0
     runtime: int = 0
     exit_status: int | None = None  # of the runtime, as waitpid gives it
@@ -137,31 +140,71 @@ class Host:
         environment.spec = spec
         with _step("cgroup"):
             environment.cgroup.limit(memory_mb=spec.memory_mb, pids=spec.pids)
+        if spec.tmp_mb != TEMPLATE_MB:
+            with _step("tmp volume"):
+                os.close(environment.tmp)
+                environment.tmp = -1
+                environment.tmp = self._volumes.make(spec.tmp_mb, self.function_uid(environment.slot))
+        if spec.egress:
+            environment.address = self.router.addresses.take()
+        descriptors = self._plan(environment, spec.image_digest, environ)
+        with _step("code"):
+            descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
+        packed = environment.address.packed if environment.address else bytes(4)
+        environment.plan = (init.PLAN.pack(spec.open_files, spec.invoke_door, False, packed), descriptors)
+        self._go_on_with_plan(environment)
+
+    def boot(self, environment: Environment, image: bytes, environ: int) -> None:
+        """Make a spare a stem: a sandbox whose runtime boots and then waits for a function. Raises StepFailed."""
+        limits = self._config.limits
+        environment.image = image
+        with _step("cgroup"):
+            environment.cgroup.limit(memory_mb=limits.memory_mb_min, pids=limits.pids)
+        descriptors = self._plan(environment, image, environ)
+        with _step("orders"):
+            reader, environment.orders = os.pipe2(os.O_CLOEXEC)
+            descriptors.append(reader)
+        environment.plan = (init.PLAN.pack(limits.open_files, False, True, bytes(4)), descriptors)
+        self._go_on_with_plan(environment)
+
+    def fits_stem(self, spec: EnvironmentSpec) -> bool:
+        """Whether a stem can become this environment; what it cannot be given afterwards takes boot and bind in one."""
+        same = spec.tmp_mb == TEMPLATE_MB and spec.open_files == self._config.limits.open_files
+        return same and not (spec.at_exec or spec.invoke_door or spec.egress)
+
+    def bind_stem(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
+        """Make a stem the environment of a spec: limits, code, and its variables, which nobody here reads.
+
+        Raises StepFailed; the environment is then to be ended.
+        """
+        environment.spec = spec
+        with _step("cgroup"):
+            environment.cgroup.limit(memory_mb=spec.memory_mb, pids=spec.pids)
+        with _step("code"):
+            rootfs.attach_code_from_parent(environment.pid1, rootfs.code_mount_in_parent(spec.code_digest.hex()))
+        with _step("orders"):
+            os.sendfile(environment.orders, environ, 0, init.MAX_ENVIRON)
+            os.write(environment.orders, init.END_OF_ORDERS)
+            os.close(environment.orders)
+            environment.orders = -1
+
+    def _plan(self, environment: Environment, image: bytes, environ: int) -> list[int]:
+        """What every plan begins with: root, dev, /tmp, log, environ; the environment owns them until they are sent."""
         descriptors: list[int] = []
         environment.plan = (b"", descriptors)
         with _step("image"):
-            descriptors.append(rootfs.image_mount_in_parent(spec.image_digest.hex()))
+            descriptors.append(rootfs.image_mount_in_parent(image.hex()))
         with _step("dev"):
             descriptors.append(rootfs.dev_mount_in_parent())
-        with _step("code"):
-            descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
-        with _step("tmp volume"):
-            if spec.tmp_mb == TEMPLATE_MB:
-                descriptors.append(environment.tmp)
-                environment.tmp = -1
-            else:
-                descriptors.append(self._volumes.make(spec.tmp_mb, self.function_uid(environment.slot)))
+        descriptors.append(environment.tmp)
+        environment.tmp = -1
         with _step("log pipe"):
             environment.log, log_writer = os.pipe2(os.O_CLOEXEC)
             descriptors += [log_writer, os.dup(environ)]
             uid = self.function_uid(environment.slot)
             os.fchown(log_writer, uid, uid)  # so that /dev/stdout can be opened again
             os.set_blocking(environment.log, False)
-        if spec.egress:
-            environment.address = self.router.addresses.take()
-        packed = environment.address.packed if environment.address else bytes(4)
-        environment.plan = (init.PLAN.pack(spec.open_files, spec.invoke_door, packed), descriptors)
-        self._go_on_with_plan(environment)
+        return descriptors
 
     def hear(self, environment: Environment) -> Building:
         """Take one record from a child: fixed size, from code of ours, before any of the user's exists."""
@@ -233,8 +276,9 @@ class Host:
         if not environment.cgroup.remove():
             return False
         left = [*environment.doors, *(environment.plan[1] if environment.plan else ())]
-        door.close_all([*left, *(d for d in (environment.tmp, environment.log) if d >= 0)])
-        environment.doors, environment.plan, environment.tmp, environment.log = [], None, -1, -1
+        door.close_all([*left, *(d for d in (environment.tmp, environment.log, environment.orders) if d >= 0)])
+        environment.doors, environment.plan = [], None
+        environment.tmp = environment.log = environment.orders = -1
         self.slots.give_back(environment.slot)
         if environment.address is not None and environment.spec is not None:
             self.router.release(environment.spec.environment_id, environment.address)

@@ -32,14 +32,15 @@ from sandboxd.errors import StepFailed
 RUNTIME_API_PORT = 9001
 INVOKE_DOOR_PORT = 9002
 _BACKLOG = 8
-_MAX_ENVIRON = 64 * 1024
+MAX_ENVIRON = 32 * 1024  # what a pipe holds, with room to spare; AWS allows 4 KB of variables
+END_OF_ORDERS = b"\0"  # an empty variable
 INIT_PROGRAM = "/usr/bin/catatonit"
 RUNTIME_PROGRAM = "/var/runtime/bootstrap"
 
 RECORD = struct.Struct("!Bii32s")
-PLAN = struct.Struct("!I?4s")  # open files, invoke door, address (0.0.0.0: no link)
+PLAN = struct.Struct("!I??4s")  # open files, invoke door, stem, address (0.0.0.0: no link)
 _PLAN_DESCRIPTORS = 6
-_OPEN_FILES = struct.Struct("!I")  # from pid 1 to the runtime, with log and environ
+_WORD = struct.Struct("!I?")  # from pid 1 to the runtime: open files, stem; with log, environ and orders
 
 
 class Said(IntEnum):
@@ -58,8 +59,10 @@ class Plan:
     mounts: rootfs.Mounts
     log: int  # write end of the log pipe
     environ: int  # sealed memfd
+    orders: int  # of a stem: read end of the pipe by which its function's variables will come; else as `environ`
     open_files: int
     invoke_door: bool
+    stem: bool  # the runtime boots and waits for orders; its code comes then
     address: IPv4Address | None  # of its link; None: loopback only
 
 
@@ -70,7 +73,9 @@ class _Child:
     identity: int  # id inside the outer user namespace
     log: int = -1
     environ: int = -1
+    orders: int = -1
     open_files: int = 0
+    stem: bool = False
 
 
 Step = tuple[str, Callable[[_Child], None]]
@@ -127,9 +132,10 @@ LAST: list[Step] = [
 
 
 def _descriptors(child: _Child) -> None:
-    """Keep 0 (null), 1 and 2 (log), and until exec 3 (channel) and 4 (environ)."""
+    """Keep 0 (null), 1 and 2 (log), of a stem 3 (orders), and until exec 4 (channel) and 5 (environ)."""
     null = os.open("/dev/null", os.O_RDWR)
-    linux.keep_only((null, child.log, child.log, child.channel.fileno(), child.environ), inheritable=3)
+    kept = (null, child.log, child.log, child.orders, child.channel.fileno(), child.environ)
+    linux.keep_only(kept, inheritable=4 if child.stem else 3)
 
 
 def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:
@@ -138,6 +144,10 @@ def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[],
         prctl.set_proctitle("sandboxd: spare environment")
         report.step = "cgroup"
         enter_cgroup()
+        # Everything else of the builder's goes now: a copy of a mount's or pipe's descriptor would keep it alive.
+        descriptor = channel.detach()
+        linux.keep_only((0, 1, 2, descriptor))
+        channel, report.channel = socket.socket(fileno=3), 3
         report.step = "namespaces"
         linux.unshare(namespaces.FIRST_NAMESPACES)
         channel.send(RECORD.pack(Said.IN_NAMESPACES, 0, 0, b""))
@@ -170,10 +180,11 @@ def _receive_plan(channel: socket.socket) -> Plan:
     plan, descriptors, _, _ = socket.recv_fds(channel, PLAN.size, _PLAN_DESCRIPTORS)
     if len(plan) != PLAN.size or len(descriptors) != _PLAN_DESCRIPTORS:
         os._exit(1)  # the builder went on without this sandbox
-    open_files, invoke_door, address = PLAN.unpack(plan)
-    root, dev, code, tmp, log, environ = descriptors
+    open_files, invoke_door, stem, address = PLAN.unpack(plan)
+    root, dev, tmp, log, environ, last = descriptors
     link = IPv4Address(address) if any(address) else None
-    return Plan(rootfs.Mounts(root, dev, code, tmp), log, environ, open_files, invoke_door, link)
+    mounts = rootfs.Mounts(root, dev, tmp, None if stem else last)
+    return Plan(mounts, log, environ, last if stem else environ, open_files, invoke_door, stem, link)
 
 
 def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
@@ -185,14 +196,15 @@ def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
             report.step = name
             step(child, plan)
         report.step = "plan"
-        child.log, child.environ, child.open_files = plan.log, plan.environ, plan.open_files
-        socket.send_fds(runtime, [_OPEN_FILES.pack(plan.open_files)], [plan.log, plan.environ])
+        child.log, child.environ, child.orders = plan.log, plan.environ, plan.orders
+        child.open_files = plan.open_files
+        socket.send_fds(runtime, [_WORD.pack(plan.open_files, plan.stem)], [plan.log, plan.environ, plan.orders])
         _run(DROP, child, report)
         _run(LAST, child, report)
-        report.channel = 3
+        report.channel = 4
         report.step = "exec of init"
         _default_signals()
-        os.closerange(0, 3)
+        os.closerange(0, 4)
         os.execve(INIT_PROGRAM, ["catatonit", "-P"], {})
     os._exit(1)
 
@@ -201,19 +213,18 @@ def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
     with _reporting(child.channel.fileno()) as report:
         _run(DROP, child, report)
         report.step = "plan"
-        open_files, descriptors, _, _ = socket.recv_fds(pid1, _OPEN_FILES.size, 2)
-        if not open_files:
+        word, descriptors, _, _ = socket.recv_fds(pid1, _WORD.size, 3)
+        if not word:
             os._exit(1)  # pid 1 failed and has said why
-        (child.open_files,) = _OPEN_FILES.unpack(open_files)
-        child.log, child.environ = descriptors
+        child.open_files, child.stem = _WORD.unpack(word)
+        child.log, child.environ, child.orders = descriptors
         _run(LAST, child, report)
-        report.channel = 3
+        report.channel = 4
         report.step = "exec of runtime"
         os.chdir("/var/task")
         environ = dict(
-            entry.partition(b"=")[::2] for entry in os.pread(4, _MAX_ENVIRON, 0).split(b"\0") if b"=" in entry
+            entry.partition(b"=")[::2] for entry in os.pread(5, MAX_ENVIRON, 0).split(b"\0") if b"=" in entry
         )
-        os.close(4)
         _default_signals()
         os.execve(RUNTIME_PROGRAM, [RUNTIME_PROGRAM], environ)
     os._exit(1)

@@ -92,17 +92,12 @@ def _attach(mount: int, root: int, path: str) -> None:
 
 @dataclass(slots=True)
 class Mounts:
-    """The detached mounts of one environment; each is a descriptor of the builder's until it is closed."""
+    """The detached mounts of one environment."""
 
     root: int
     dev: int
-    code: int
     tmp: int
-
-    def close(self) -> None:
-        """Give the builder's descriptors up; what a child attached lives on there."""
-        for mount in (self.root, self.dev, self.code, self.tmp):
-            os.close(mount)
+    code: int | None  # None: comes later, to a stem
 
 
 def _read_only_copy(path: str, attributes: int) -> int:
@@ -127,6 +122,25 @@ def code_mount_in_parent(code: str) -> int:
     return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/c/{code}:/e")
 
 
+def attach_code_from_parent(pid: int, mount: int) -> None:
+    """Attach a code package in the mount namespace of a stem's process, from outside: nothing in there has the power."""
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        linux.setns(theirs, linux.CLONE_NEWNS)
+        try:
+            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                _attach(mount, root, "var/task")
+            finally:
+                os.close(root)
+        finally:
+            linux.setns(own, linux.CLONE_NEWNS)
+    finally:
+        os.close(theirs)
+        os.close(own)
+
+
 def dev_mount_in_parent() -> int:
     """A detached read-only copy of the prepared /dev (without nodev: its devices must work)."""
     return _read_only_copy("/d", linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC)
@@ -146,7 +160,8 @@ def attach_in_child(mounts: Mounts) -> None:
     os.close(place)
     _attach(os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), mounts.root, "proc")
     _attach(mounts.dev, mounts.root, "dev")
-    _attach(mounts.code, mounts.root, "var/task")
+    if mounts.code is not None:
+        _attach(mounts.code, mounts.root, "var/task")
     _attach(mounts.tmp, mounts.root, "tmp")
     os.fchdir(mounts.root)
     os.close(mounts.root)

@@ -31,6 +31,18 @@ _ORDINARY = {
     "LD_LIBRARY_PATH": "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
 }
 
+_EVERYWHERE = {
+    "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
+    "LAMBDA_TASK_ROOT": "/var/task",
+    "LAMBDA_RUNTIME_DIR": "/var/runtime",
+    "TZ": ":UTC",
+}
+
+_AT_EXEC = (
+    "LD_", "LC_", "LANG", "LOCPATH", "GCONV_", "GLIBC_", "MALLOC_", "PATH", "PYTHON", "NODE_", "OPENSSL_",
+    "AWS_LAMBDA_",
+)  # fmt: skip
+
 # The door inside the sandbox knows its function by the descriptor; an SDK signs with these all the same.
 _PLACEHOLDER_CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": "ASIASANDBOXDINVOKE00",
@@ -56,13 +68,19 @@ def variables(function: FunctionVersion, region: str, log_stream: str) -> dict[s
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
-        "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
-        "LAMBDA_TASK_ROOT": "/var/task",
-        "LAMBDA_RUNTIME_DIR": "/var/runtime",
-        "TZ": ":UTC",
     }
     own = {key: value for key, value in function.variables or () if key not in RESERVED}
-    return _ORDINARY | door | own | reserved
+    return _ORDINARY | door | own | reserved | _EVERYWHERE
+
+
+def of_stem() -> dict[str, str]:
+    """The environment variables of a runtime that is booted ahead; those of its function come when it has one."""
+    return _ORDINARY | _EVERYWHERE
+
+
+def read_at_exec(function: FunctionVersion) -> bool:
+    """Whether the function sets a variable that loader, interpreter or runtime client read as they start."""
+    return any(key.startswith(_AT_EXEC) for key, _ in function.variables or ())
 
 
 def log_stream_name(date: str, version: str) -> str:

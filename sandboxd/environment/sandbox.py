@@ -36,6 +36,9 @@ class Builder(Protocol):
     async def bind(self, spec: EnvironmentSpec, process_environ: int) -> list[int]:
         """Make it."""
 
+    def warm_image(self, image_digest: bytes, environ: int) -> None:
+        """Boot runtimes of it ahead."""
+
     def init_ended(self, environment_id: int) -> None:
         """Give it its own share of CPU."""
 
@@ -85,7 +88,8 @@ class Sandbox:
         limits = ground.config.limits
         spec = EnvironmentSpec(
             self._id, self._image_digest, bytes.fromhex(function.code_digest), function.memory_size,
-            function.ephemeral_storage, limits.pids, limits.open_files, function.policy.invoke, function.policy.egress,
+            function.ephemeral_storage, limits.pids, limits.open_files, function.policy.invoke,
+            guest_environ.read_at_exec(function), function.policy.egress,
         )  # fmt: skip
         log_stream = guest_environ.log_stream_name(time.strftime("%Y/%m/%d", time.gmtime()), function.version)
         environ = guest_environ.sealed(guest_environ.variables(function, ground.config.region, log_stream))

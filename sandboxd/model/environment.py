@@ -22,6 +22,7 @@ class EnvironmentSpec:
     pids: int
     open_files: int
     invoke_door: bool = False
+    at_exec: bool = False  # a variable of the function is read at exec or import: its runtime cannot be booted ahead
     egress: tuple[EgressRule, ...] = ()
 
     @property

@@ -30,6 +30,7 @@ from sandboxd.privsep.messages import (
     Unpack,
     Unpacked,
     UnpackStatus,
+    WarmImage,
     decode,
     encode,
 )
@@ -69,6 +70,10 @@ class Client:
         future = self._expect("environment", spec.environment_id)
         self._send(Bind(spec), (process_environ,))
         return await future
+
+    def warm_image(self, image_digest: bytes, environ: int) -> None:
+        """Have runtimes of an image booted ahead, with this environ; nothing comes back."""
+        self._send(WarmImage(image_digest), (environ,))
 
     def init_ended(self, environment_id: int) -> None:
         """Have the function's own share of CPU set, now that its init phase is over; nothing comes back."""

@@ -51,14 +51,14 @@ class Bind:
 
     KIND: ClassVar[int] = 1
     DESCRIPTORS: ClassVar[range] = range(1, 2)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!I32s32sIIIIBB")
+    FIXED: ClassVar[struct.Struct] = struct.Struct("!I32s32sIIIIBBB")
     spec: EnvironmentSpec
 
     def pack(self) -> bytes:
         s = self.spec
         head = self.FIXED.pack(
             s.environment_id, s.image_digest, s.code_digest, s.memory_mb, s.tmp_mb, s.pids, s.open_files,
-            s.invoke_door, len(s.egress),
+            s.invoke_door, s.at_exec, len(s.egress),
         )  # fmt: skip
         return head + b"".join(
             _EGRESS.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last)
@@ -69,10 +69,10 @@ class Bind:
     def unpack(cls, body: bytes) -> Bind:
         if len(body) < cls.FIXED.size:
             raise ProtocolViolation("bind: too short")
-        *numbers, door, count = cls.FIXED.unpack_from(body)
+        *numbers, door, at_exec, count = cls.FIXED.unpack_from(body)
         environment_id, image, code, memory_mb, tmp_mb, pids, files = numbers
         tail = body[cls.FIXED.size :]
-        if count > MAX_EGRESS or len(tail) != count * _EGRESS.size or door > 1:
+        if count > MAX_EGRESS or len(tail) != count * _EGRESS.size or door > 1 or at_exec > 1:
             raise ProtocolViolation("bind: egress count or flag out of bounds")
         if not (environment_id and 16 <= memory_mb <= 1 << 20 and 1 <= tmp_mb <= 10_240):
             raise ProtocolViolation("bind: environment id, memory or /tmp out of bounds")
@@ -88,7 +88,9 @@ class Bind:
                 raise ProtocolViolation("bind: port range out of order")
             rules.append(EgressRule(network, first, last))
         return cls(
-            EnvironmentSpec(environment_id, image, code, memory_mb, tmp_mb, pids, files, bool(door), tuple(rules))
+            EnvironmentSpec(
+                environment_id, image, code, memory_mb, tmp_mb, pids, files, bool(door), bool(at_exec), tuple(rules)
+            )
         )
 
 
@@ -264,6 +266,23 @@ class InitEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class WarmImage:
+    """Functions use this image: boot a few runtimes of it ahead. Descriptors: the sealed memfd of their environ."""
+
+    KIND: ClassVar[int] = 12
+    DESCRIPTORS: ClassVar[range] = range(1, 2)
+    FIXED: ClassVar[struct.Struct] = struct.Struct("!32s")
+    image_digest: bytes
+
+    def pack(self) -> bytes:
+        return self.FIXED.pack(self.image_digest)
+
+    @classmethod
+    def unpack(cls, body: bytes) -> WarmImage:
+        return cls(*_exactly(cls.FIXED, body, "warm image"))
+
+
+@dataclass(frozen=True, slots=True)
 class Ready:
     """The builder takes requests; said once, first."""
 
@@ -280,11 +299,11 @@ class Ready:
         return cls()
 
 
-Request = Bind | InitEnded | Destroy | Unpack | RemoveCode
+Request = Bind | InitEnded | Destroy | Unpack | RemoveCode | WarmImage
 Answer = Ready | Bound | BindFailed | Exited | Destroyed | Unpacked
 Message = Request | Answer
 
-REQUESTS: dict[int, type[Request]] = {m.KIND: m for m in (Bind, InitEnded, Destroy, Unpack, RemoveCode)}
+REQUESTS: dict[int, type[Request]] = {m.KIND: m for m in (Bind, InitEnded, Destroy, Unpack, RemoveCode, WarmImage)}
 ANSWERS: dict[int, type[Answer]] = {m.KIND: m for m in (Ready, Bound, BindFailed, Exited, Destroyed, Unpacked)}
 
 

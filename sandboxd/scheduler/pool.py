@@ -149,7 +149,8 @@ class _Environment:
     key: str
     use: _Use
     request_id: str  # of the invocation it is reserved for; of the last one while idle
-    doomed: bool = False  # ends with its invocation
+    retired: bool = False  # ends with its invocation, and so does whatever takes its place
+    dead: bool = False  # has ended by itself
 
 
 class Pool:
@@ -187,12 +188,12 @@ class Pool:
             case EnvironmentFailed(environment_id, again):
                 return self._fail(self._environments[environment_id], again)
             case EnvironmentDied(environment_id):
-                return self._doom([environment_id] if environment_id in self._environments else [])
+                return self._bury(environment_id) if environment_id in self._environments else []
             case FunctionRetired(function_name):
-                return self._doom(sorted(self._of_function.get(function_name, ())))
+                return self._retire(sorted(self._of_function.get(function_name, ())))
             case DrainStarted():
                 self._draining = True
-                return self._doom(list(self._environments))
+                return self._retire(list(self._environments))
             case Tick():
                 return [self._forget(self._environments[i]) for i in self._idle.expired(now)]
 
@@ -218,7 +219,7 @@ class Pool:
     def _finish(self, environment: _Environment, lives: bool, now: float) -> list[Instruction]:
         assert environment.use is _Use.BUSY
         self._concurrency.give_back()
-        if not lives or environment.doomed:
+        if not lives or environment.dead or environment.retired:
             return [self._forget(environment)]
         environment.use = _Use.IDLE
         self._idle.add(environment.id, environment.key, now)
@@ -228,15 +229,25 @@ class Pool:
         assert environment.use is not _Use.IDLE
         gone = self._forget(environment)
         if again:  # it was accepted once: neither the limit nor a drain takes that back
-            return [gone, self._start(environment.request_id, environment.function_name, environment.key)]
+            start = self._start(environment.request_id, environment.function_name, environment.key)
+            self._environments[start.environment_id].retired = environment.retired
+            return [gone, start]
         self._concurrency.give_back()
         return [gone]
 
-    def _doom(self, environment_ids: list[int]) -> list[Instruction]:
+    def _bury(self, environment_id: int) -> list[Instruction]:
+        environment = self._environments[environment_id]
+        environment.dead = True
+        if environment.use is not _Use.IDLE:  # its invocation is about to be told
+            return []
+        self._idle.remove(environment_id)
+        return [self._forget(environment)]
+
+    def _retire(self, environment_ids: list[int]) -> list[Instruction]:
         gone: list[Instruction] = []
         for environment_id in environment_ids:
             environment = self._environments[environment_id]
-            environment.doomed = True
+            environment.retired = True
             if environment.use is _Use.IDLE:
                 self._idle.remove(environment_id)
                 gone.append(self._forget(environment))

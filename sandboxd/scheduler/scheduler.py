@@ -6,11 +6,14 @@ Room: service. May: start, use and end environments. May not: decide which; know
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from sandboxd.config import Config
+from sandboxd.environment import guest_environ
 from sandboxd.environment.environment import Environment, InitTimedOut, NotDelivered
 from sandboxd.environment.logs import Logs
 from sandboxd.environment.sandbox import Builder, DoorHandler, EnvironmentEnded, Ground
@@ -46,6 +49,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(config.limits.concurrency, config.keep_alive)
         self._environments: dict[int, Environment] = {}
+        self._warmed: set[bytes] = set()
         self._carried: set[asyncio.Task[InvocationResult]] = set()
         self._endings: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -99,9 +103,23 @@ class Scheduler:
     def _make(self, environment_id: int, invocation: Invocation) -> Environment:
         function = invocation.function
         digest = self._image_digest(function.runtime)
+        self._warm(digest)
         environment = Environment(environment_id, function, digest, self._ground, self._on_lost)
         self._environments[environment_id] = environment
         return environment
+
+    def warm(self, runtimes: Iterable[str]) -> None:
+        """Have runtimes booted ahead of their first invocation."""
+        for runtime in runtimes:
+            with contextlib.suppress(ApiError):  # its image is gone: an invocation will say so
+                self._warm(self._image_digest(runtime))
+
+    def _warm(self, image_digest: bytes) -> None:
+        if image_digest not in self._warmed:
+            self._warmed.add(image_digest)
+            environ = guest_environ.sealed(guest_environ.of_stem())
+            self._ground.builder.warm_image(image_digest, environ)
+            os.close(environ)
 
     async def _run(self, environment: Environment, invocation: Invocation) -> InvocationResult:
         try:

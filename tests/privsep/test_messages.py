@@ -33,6 +33,7 @@ specs = st.builds(
     st.integers(16, 32_768),
     st.integers(64, 65_536),
     st.booleans(),
+    st.booleans(),
     st.lists(rules(), max_size=m.MAX_EGRESS).map(tuple),
 )
 requests = st.one_of(
@@ -41,6 +42,7 @@ requests = st.one_of(
     st.builds(m.Destroy, numbers),
     st.builds(m.Unpack, numbers, digests, st.integers(0, 1 << 34), st.integers(0, 1 << 20)),
     st.builds(m.RemoveCode, digests),
+    st.builds(m.WarmImage, digests),
 )
 answers = st.one_of(
     st.just(m.Ready()),
