@@ -118,8 +118,10 @@ class Scheduler:
         if image_digest not in self._warmed:
             self._warmed.add(image_digest)
             environ = guest_environ.sealed(guest_environ.of_stem())
-            self._ground.builder.warm_image(image_digest, environ)
-            os.close(environ)
+            try:
+                self._ground.builder.warm_image(image_digest, environ)
+            finally:
+                os.close(environ)
 
     async def _run(self, environment: Environment, invocation: Invocation) -> InvocationResult:
         try:

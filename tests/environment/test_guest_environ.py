@@ -58,6 +58,25 @@ def test_credentials_only_with_the_door(tmp_path: Path) -> None:
     assert opened["AWS_SESSION_TOKEN"]
 
 
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("LD_PRELOAD", True), ("PYTHONPATH", True), ("MALLOC_ARENA_MAX", True), ("AWS_LAMBDA_EXEC_WRAPPER", True),
+        ("GREETING", False), ("AWS_XRAY_CONTEXT_MISSING", False),
+    ],
+)  # fmt: skip
+def test_what_is_read_at_exec_cannot_come_later(tmp_path: Path, name: str, read: bool) -> None:
+    assert guest_environ.read_at_exec(make_function(tmp_path, variables=(("A", "1"), (name, "x")))) is read
+    assert not guest_environ.read_at_exec(make_function(tmp_path))
+
+
+def test_a_stem_knows_nothing_of_a_function(tmp_path: Path) -> None:
+    whole = guest_environ.variables(make_function(tmp_path), "us-east-1", "stream")
+    stem = guest_environ.of_stem()
+    assert stem.items() <= whole.items()
+    assert not [name for name in stem if "FUNCTION" in name or "HANDLER" in name or "KEY" in name]
+
+
 def test_the_memfd_cannot_be_changed() -> None:
     descriptor = guest_environ.sealed({"A": "grüße", "B": ""})
     try:

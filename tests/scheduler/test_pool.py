@@ -124,6 +124,16 @@ def test_an_undelivered_invocation_gets_another_environment_whatever_happens_mea
     assert pool.handle(EnvironmentFailed(1, again=True), 0) == [Destroy(1), Start("a", 2)]
     assert pool.in_flight == 1
     pool.handle(EnvironmentReady(2), 0)
+    assert pool.handle(InvocationFinished(2, True), 0) == [Destroy(2)]  # retired by the drain, as the first was
+
+
+def test_what_takes_the_place_of_a_dead_one_lives() -> None:
+    pool = Pool(1, 60)
+    warm(pool, 1)
+    pool.handle(arrived("a"), 0)
+    pool.handle(EnvironmentDied(1), 0)
+    assert pool.handle(EnvironmentFailed(1, again=True), 0) == [Destroy(1), Start("a", 2)]
+    pool.handle(EnvironmentReady(2), 0)
     assert pool.handle(InvocationFinished(2, True), 0) == [Freeze(2)]
 
 
@@ -185,6 +195,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.starting: set[int] = set()
         self.idle_since: dict[int, float] = {}
         self.doomed: set[int] = set()
+        self.retired: set[int] = set()
         self.open: dict[str, str] = {}  # accepted invocation -> key
 
     def feed(self, event: Event) -> list[Instruction]:
@@ -215,6 +226,7 @@ class PoolMachine(RuleBasedStateMachine):
                     del self.key[environment_id]
                     self.idle_since.pop(environment_id, None)
                     self.doomed.discard(environment_id)
+                    self.retired.discard(environment_id)
                 case Reject():
                     pass
         return instructions
@@ -252,7 +264,12 @@ class PoolMachine(RuleBasedStateMachine):
         request_id = self.serving.pop(environment_id)
         if not again:
             del self.open[request_id]
+        retired = environment_id in self.retired
         instructions = self.feed(EnvironmentFailed(environment_id, again))
+        if again and retired:
+            new = max(self.key)
+            self.doomed.add(new)
+            self.retired.add(new)
         assert [type(i) for i in instructions] == ([Destroy, Start] if again else [Destroy])
 
     @precondition(lambda self: self.serving.keys() - self.starting)
@@ -279,6 +296,7 @@ class PoolMachine(RuleBasedStateMachine):
     def function_is_retired(self, function: str) -> None:
         mine = {e for e, key in self.key.items() if key in KEYS[function]}
         self.doomed |= mine & self.serving.keys()
+        self.retired |= mine & self.serving.keys()
         gone = self.feed(FunctionRetired(function))
         assert {i.environment_id for i in gone} == mine - self.serving.keys()  # type: ignore[union-attr]
 
@@ -294,8 +312,9 @@ class PoolMachine(RuleBasedStateMachine):
     def drain_starts(self) -> None:
         self.draining = True
         self.doomed |= self.serving.keys()
-        gone = self.feed(DrainStarted())
-        assert len(gone) == len(gone) and not self.idle_since
+        self.retired |= self.serving.keys()
+        idle = set(self.idle_since)
+        assert {i.environment_id for i in self.feed(DrainStarted())} == idle  # type: ignore[union-attr]
 
     @invariant()
     def books_agree(self) -> None:

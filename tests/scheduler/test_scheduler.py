@@ -89,6 +89,11 @@ def test_one_environment_serves_one_after_another(tmp_path: Path) -> None:
         }  # fmt: skip
         await play.until(lambda: play.scheduler.environments()[0]["State"] == "Frozen")
         assert await play.numbers(function) == [first[0], 30]
+        play.scheduler.warm(["python3.13"])
+        [(image, environ)] = play.builder.warmed  # once, whoever asks
+        assert image == IMAGE
+        assert b"AWS_LAMBDA_RUNTIME_API=127.0.0.1:9001\0" in environ
+        assert b"FUNCTION" not in environ
 
     play(tmp_path, scene)
 
