@@ -196,6 +196,9 @@ class Cgroup:
             _set_if_there(directory, "memory.swap.max", "0")  # a kernel may lack swap accounting
             _set(directory, "memory.oom.group", "1")
         else:
+            # The limit with swap may never be the lower one: out of the way while the other changes.
+            with contextlib.suppress(FileNotFoundError):
+                _write(directory, "memory.memsw.limit_in_bytes", "-1")
             _set(directory, "memory.limit_in_bytes", str(size))
             _set_if_there(directory, "memory.memsw.limit_in_bytes", str(size))
 

@@ -38,6 +38,15 @@ def test_a_limit_on_memory_kills_and_is_told_apart(group) -> None:
     assert group.out_of_memory()
 
 
+def test_limits_can_be_set_again_higher_and_lower(group) -> None:
+    for memory_mb in (128, 3008, 256):
+        group.limit(memory_mb=memory_mb, pids=64)
+        for quota in (72, 1700, 1000):
+            group.limit_cpu(quota)
+    child = _run_inside(group, "python3", "-c", "x = bytearray(400 << 20)")
+    assert child.wait(20) == -signal.SIGKILL
+
+
 def test_a_quiet_process_does_not_count_as_out_of_memory(group) -> None:
     group.limit(memory_mb=64, pids=64)
     assert _run_inside(group, "true").wait(20) == 0
