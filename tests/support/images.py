@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import fcntl
+import functools
 import shutil
 import subprocess
 from dataclasses import replace
@@ -15,25 +16,27 @@ from tests.support.places import IMAGES, make_places
 RUNTIMES = ("python3.13", "python3.11")
 
 
+@functools.cache
 def built() -> Path:
-    """The directory of all images, built where they are not yet or where a recipe has changed."""
+    """The directory of the images, built where they are not yet or where a recipe has changed; older ones go."""
     make_places()
     config = replace(Config(), instance="imgs", data_dir=IMAGES, run_dir=IMAGES / "run")
-    for runtime in RUNTIMES:
-        maker.build(config, runtime)
+    with open(IMAGES / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test runs may want the same at once
+        entries = [maker.build(config, runtime) for runtime in RUNTIMES]
+        kept = [config.images_dir / name for e in entries for name in (f"{e.runtime}.json", e.digest)]
+        for path in config.images_dir.iterdir():
+            if path not in kept and path.is_dir():
+                shutil.rmtree(path)
     return config.images_dir
 
 
 def lay_into(images_dir: Path) -> None:
     """Give a daemon the images; one machine's copies share their blocks."""
-    source = built()
     if images_dir.exists():
         return
-    images_dir.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["cp", "-al", "--", source, images_dir], check=True)
-
-
-def remove(images_dir: Path) -> None:
-    """Remove a daemon's hard links."""
-    if os.path.isdir(images_dir):
-        shutil.rmtree(images_dir)
+    images_dir.mkdir(parents=True)
+    with open(IMAGES / "lock", "w") as lock:
+        source = built()
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        subprocess.run(["cp", "-al", "--", *source.iterdir(), images_dir], check=True)

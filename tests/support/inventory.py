@@ -23,6 +23,7 @@ from tests.support.places import RUNS
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _OURS = re.compile(r"sandboxd-([a-z0-9]{1,6})$")
+_NAMED = re.compile(r"(?:sandboxd|SANDBOXD|sbx)-([a-z0-9]{1,6})(?![a-z0-9])")
 STARTED: set[str] = set()  # the instance names that this test run has used
 
 
@@ -199,9 +200,9 @@ def _cgroups() -> list[Path]:
 
 
 def _foreign_instances() -> frozenset[str]:
-    """Instances on this machine that no test of this run has started."""
-    seen = {match[1] for group in _cgroups() for part in group.parts if (match := _OURS.fullmatch(part))}
-    return frozenset(seen - STARTED)
+    """Instances that left a name anywhere on this machine and that no test of this run has started."""
+    rows = [str(path) for path in _cgroups()] + [*_links(), *_rules()]
+    return frozenset({name for row in rows for name in _NAMED.findall(row)} - STARTED)
 
 
 def _without(instances: frozenset[str], lines: set[str]) -> frozenset[str]:
@@ -213,6 +214,7 @@ def _without(instances: frozenset[str], lines: set[str]) -> frozenset[str]:
 
 
 def _files() -> set[str]:
-    """Files outside a daemon's own directories that one could leave: in /run, /tmp, /dev/shm and /var/tmp."""
-    places = ("/run", "/run/netns", "/dev/shm", "/var/tmp", "/var/lock")
-    return {str(path) for place in places for path in Path(place).glob("*sandboxd*")}
+    """Files outside its own directories that an instance of this test run could leave, by its name."""
+    places = ("/run", "/run/netns", "/dev/shm", "/tmp", "/var/tmp", "/var/lock")
+    names = [path for place in places if os.path.isdir(place) for path in Path(place).iterdir()]
+    return {str(path) for path in names if any(instance in path.name for instance in STARTED)}
