@@ -134,8 +134,8 @@ class Router:
             self._route.route("add", dst=f"{address}/32", oif=index)
             entries = self._entries.setdefault(environment_id, [])
             for which, value in egress.entries_for(address, rules):
+                entries.append((which, value))  # before it is there: of a range, a full set takes a part
                 self._sets.add(which, value, etype=egress.SETS[which], exclusive=False)
-                entries.append((which, value))
         except BaseException:
             self.release(environment_id)
             raise

@@ -211,8 +211,11 @@ class NetworkedDaemon(Daemon):
 
     def router(self) -> psutil.Process | None:
         """The router, if a permission has woken it."""
-        found = [p for p in self.room("builder").children() if "sandboxd: router" in " ".join(p.cmdline())]
-        return found[0] if found else None
+        for child in self.room("builder").children():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "".join(child.cmdline()) == "sandboxd: router":
+                    return child
+        return None
 
     @contextlib.contextmanager
     def in_router(self) -> Iterator[Namespace]:
@@ -226,3 +229,44 @@ class NetworkedDaemon(Daemon):
             yield namespace
         finally:
             namespace.close()
+
+    def end_suddenly(self) -> None:
+        """kill -9 of the keeper, and wait until nothing of the daemon runs any more; its router is not even asked."""
+        assert self.process is not None
+        if router := self.router():
+            router.suspend()
+        everything = psutil.Process(self.process.pid).children(recursive=True)
+        self.kill("keeper")
+        _, alive = psutil.wait_procs(everything, timeout=10)
+        assert not alive
+
+    def permissions(self) -> list[str]:
+        """The entries of the router's sets that stand for a permission."""
+        return [row for row in self._entries() if row.startswith(("exact ", "named ", "public ", "anywhere "))]
+
+    def closed_by_host(self) -> set[str]:
+        """The networks that the router closes because its host takes them for itself."""
+        return {row.partition(" ")[2] for row in self._entries() if row.startswith("host ")}
+
+    def _entries(self) -> list[str]:
+        with self.in_router() as router:
+            lines = router.run("ipset", "save").splitlines()
+        return [line.removeprefix("add ") for line in lines if line.startswith("add ")]
+
+    def inner_links(self) -> dict[str, str]:
+        """The links to environments that the router has, and the address behind each."""
+        with self.in_router() as router:
+            routes = [line.split() for line in router.run("ip", "route").splitlines()]
+            links = {name: "" for name in router.links() if name not in ("lo", "uplink")}
+        return links | {row[2]: row[0] for row in routes if row[2] in links}
+
+    def permit(self, function: str, *rules: str) -> None:
+        """Replace what a function may reach."""
+        answer = self.admin("PUT", f"/functions/{function}/policy", {"AllowEgress": list(rules)})
+        assert answer.status == 200, answer
+        self.wait_settled(function)
+
+    def cli_at_server(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """The sandboxd command as a person at the server types it."""
+        with self.world.server.entered():
+            return self.cli(*arguments)

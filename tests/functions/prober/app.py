@@ -13,12 +13,31 @@ import urllib.request
 def handler(event, context):
     if "invoke" in event:
         return invoke(event["invoke"])
-    time.sleep(event.get("sleep", 0))
+    if "serve" in event:
+        return serve(*event["serve"])
     return {
         "links": [name for _, name in socket.if_nameindex()],
         "ipv6": [line.split()[-1] for line in open("/proc/net/if_inet6")],
-        "answers": knock(event.get("knock", []), event.get("wait", 0.7)),
+        "answers": knock(event.get("knock", []), event.get("wait", 0.4)),
     }
+
+
+def serve(address, port, seconds):
+    """Who knocked within some seconds, by TCP or UDP; the first is this function itself, at its link's address."""
+    heard, selector = [], selectors.DefaultSelector()
+    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):
+        sock = socket.socket(socket.AF_INET, kind)
+        sock.bind(("0.0.0.0", port))
+        if kind == socket.SOCK_STREAM:
+            sock.listen()
+        selector.register(sock, selectors.EVENT_READ, kind)
+    mine = socket.create_connection((address, port))
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        for ready, _ in selector.select(max(0, deadline - time.monotonic())):
+            heard.append((ready.fileobj.accept() if ready.data == socket.SOCK_STREAM else ready.fileobj.recvfrom(9))[1])
+    mine.close()
+    return [address for address, _ in heard]
 
 
 def knock(places, wait):
