@@ -23,6 +23,10 @@ import httptools
 log = logging.getLogger(__name__)
 
 _SMALL = 4096  # pieces of a body below this are joined at once: an object of its own each would cost 30 times its size
+_BIG_READ = 32 * 1024  # who sends faster than it is read would otherwise be read without end: others get a turn first
+_MAX_PIPELINED = 32  # requests in one read; no client of AWS's sends a second before the first is answered
+_UNREAD = 64 * 1024  # bytes of answers that a client may leave unread while it asks for more
+_FIELD_COST = 32  # bytes that a header counts beyond its own (RFC 9113, 6.5.2): a million empty ones are not small
 _MAX_HEADER_PIECES = 1024  # the parser copies a header's beginning with every further piece of it
 _LINGER_SECONDS = 5.0  # how long a refused peer has to finish what it sends and read the answer
 
@@ -98,10 +102,10 @@ class HttpProtocol(asyncio.Protocol):
     """One connection. Requests are handled one after another, in order; reading pauses while one is handled."""
 
     __slots__ = (
-        "_body", "_budget", "_buffered", "_closing", "_connections", "_deadline", "_discarded", "_handler",
+        "_body", "_budget", "_buffered", "_chunks", "_closing", "_connections", "_deadline", "_discarded", "_handler",
         "_header_begun", "_header_bytes", "_header_pieces", "_header_unparsed", "_headers", "_idle", "_in_header",
-        "_limits", "_loop", "_oversized", "_parser", "_pending", "_refusal", "_refused", "_size", "_target", "_task",
-        "_timer", "_transport",
+        "_limits", "_loop", "_messages", "_oversized", "_parser", "_pending", "_refusal", "_refused", "_size",
+        "_target", "_task", "_timer", "_transport",
     )  # fmt: skip
 
     def __init__(
@@ -114,8 +118,7 @@ class HttpProtocol(asyncio.Protocol):
         oversized: Oversized | None = None,
     ) -> None:
         self._handler, self._limits, self._budget, self._refusal = handler, limits, budget, refusal
-        self._oversized = oversized
-        self._connections = connections
+        self._oversized, self._connections = oversized, connections
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
@@ -129,7 +132,7 @@ class HttpProtocol(asyncio.Protocol):
     def _reset(self) -> None:
         self._target = b""
         self._headers: dict[str, str] = {}
-        self._header_bytes = self._header_unparsed = self._header_pieces = self._size = 0
+        self._header_bytes = self._header_unparsed = self._header_pieces = self._size = self._chunks = 0
         self._body: list[bytes | bytearray] = []
 
     # asyncio.Protocol
@@ -162,7 +165,10 @@ class HttpProtocol(asyncio.Protocol):
         if self._idle:
             self._idle = False
             self._deadline = self._loop.time() + self._limits.request_seconds
-        self._header_begun = False
+        self._header_begun, self._messages = False, 0
+        if len(data) >= _BIG_READ:
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -178,6 +184,10 @@ class HttpProtocol(asyncio.Protocol):
             self._header_unparsed += len(data)
             if self._header_unparsed > self._limits.header or self._header_pieces > _MAX_HEADER_PIECES:
                 self._refuse(431, f"headers are larger than {self._limits.header} bytes or in too many pieces")
+
+    def _read_on(self) -> None:
+        if len(self._pending) < 2 and not self._transport.is_closing():
+            self._transport.resume_reading()
 
     def finish(self) -> None:
         """Take no further request; close, now or behind the answers that are being waited for."""
@@ -199,7 +209,7 @@ class HttpProtocol(asyncio.Protocol):
         self._count_header(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_header(len(name) + len(value))
+        self._count_header(len(name) + len(value) + _FIELD_COST)
         key = name.decode("latin-1").lower()
         if key in self._headers and key in self._limits.unique:
             self._refuse(400, f"header {key} is repeated")
@@ -223,6 +233,11 @@ class HttpProtocol(asyncio.Protocol):
         elif self._headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def on_chunk_header(self) -> None:
+        self._chunks += 1
+        if self._chunks > 1024 + self._size // 64:
+            self._refuse(400, "chunks are too small")
+
     def on_body(self, body: bytes) -> None:
         if self._refused:
             return
@@ -240,7 +255,11 @@ class HttpProtocol(asyncio.Protocol):
                 self._body.append(body if len(body) >= _SMALL or last is None else bytearray(body))
 
     def on_message_complete(self) -> None:
-        if self._refused:
+        if self._refused or self._transport.is_closing():
+            return
+        self._messages += 1
+        if self._messages > _MAX_PIPELINED or self._transport.get_write_buffer_size() > _UNREAD:
+            self._refuse(400, "too many requests at once")
             return
         request = Request(
             self._parser.get_method().decode("latin-1"),
@@ -285,9 +304,8 @@ class HttpProtocol(asyncio.Protocol):
         if not self._pending or self._transport.is_closing():
             return
         request, keep_alive = self._pending.popleft()
-        size = len(request.body)
-        self._budget.give_back(size)
-        self._buffered -= size
+        self._budget.give_back(len(request.body))
+        self._buffered -= len(request.body)
         keep_alive = keep_alive and not self._closing
         self._write(response, keep_alive)
         if not keep_alive:
@@ -316,8 +334,7 @@ class HttpProtocol(asyncio.Protocol):
     def _refuse_body(self, reason: str) -> None:
         answer = None
         if self._oversized is not None and not self._pending:
-            method = self._parser.get_method().decode("latin-1")
-            target = self._target.decode("latin-1")
+            method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
             answer = self._oversized(Request(method, target, self._headers, b"", self._transport))
         self._refuse(413, reason, answer)
 
@@ -329,8 +346,7 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.abort()
         elif not self._transport.is_closing():
             self._budget.give_back(self._buffered)
-            self._buffered = 0
-            self._body = []
+            self._buffered, self._body = 0, []
             self._write(answer or self._refusal(status, reason), keep_alive=False)
             # Closing while bytes lie unread makes the kernel send a reset, which can overtake the answer.
             self._timer.cancel()
