@@ -1,0 +1,124 @@
+"""One connection cannot take more than its turn: of the loop's time, of memory, of answers that it never reads."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+import uvloop
+
+from sandboxd.http import Budget, HttpLimits, Request, Response, serve
+
+MIB = 1024 * 1024
+GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def echo(request: Request) -> Response:
+    return Response(200, request.body)
+
+
+def with_server(work: Callable[[tuple[str, int]], Awaitable[None]], limits: HttpLimits) -> None:
+    async def run() -> None:
+        door = socket.create_server(("127.0.0.1", 0))
+        address = door.getsockname()
+        server = await serve(door, echo, limits, Budget(64 * MIB))
+        try:
+            await asyncio.wait_for(work(address), 30)
+        finally:
+            server.abort()
+
+    uvloop.run(run())
+
+
+def answer_to(data: bytes, limits: HttpLimits) -> bytes:
+    """Everything that the server says to these bytes before it closes, or until it has been silent for a moment."""
+    said = bytearray()
+
+    async def work(address: tuple[str, int]) -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(data)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            while piece := await asyncio.wait_for(reader.read(MIB), 0.5):
+                said.extend(piece)
+        writer.close()
+
+    with_server(work, limits)
+    return bytes(said)
+
+
+def test_a_body_of_many_reads_arrives_whole() -> None:
+    body = bytes(range(256)) * (5 * MIB // 256)
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+    assert answer_to(head + body, HttpLimits(body=6 * MIB)).partition(b"\r\n\r\n")[2] == body
+
+
+def test_a_few_requests_at_once_are_all_answered() -> None:
+    assert answer_to(GET * 32, HttpLimits(body=0)).count(b"200 OK") == 32
+
+
+def test_a_flood_of_requests_at_once_is_refused() -> None:
+    said = answer_to(GET * 1000, HttpLimits(body=0))
+    assert said.count(b"200 OK") == 32
+    assert b"400 Bad Request" in said
+
+
+@pytest.mark.parametrize(("count", "status"), [(100, b"200"), (600, b"431")])
+def test_a_header_costs_more_than_its_bytes(count: int, status: bytes) -> None:
+    fields = b"".join(b"a%d:\r\n" % i for i in range(count))
+    assert answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n", HttpLimits(body=0))[9:12] == status
+
+
+@pytest.mark.parametrize(("size", "status"), [(1, b"400"), (100, b"200")])
+def test_chunks_are_no_crumbs(size: int, status: bytes) -> None:
+    chunk = b"%x\r\n" % size + b"x" * size + b"\r\n"
+    data = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 5000 + b"0\r\n\r\n"
+    assert answer_to(data, HttpLimits(body=MIB))[9:12] == status
+
+
+def test_who_asks_without_reading_is_ended() -> None:
+    body = bytes(256 * 1024)
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+    async def work(address: tuple[str, int]) -> None:
+        _, writer = await asyncio.open_connection(*address, limit=1)
+        with pytest.raises(ConnectionError):
+            for _ in range(400):  # 100 MiB of answers, of which a kernel keeps a few
+                writer.write(request)
+                await writer.drain()
+
+    with_server(work, HttpLimits(body=MIB, discard=0))
+
+
+def test_a_flood_leaves_others_their_turn() -> None:
+    over = threading.Event()
+
+    def flood(address: tuple[str, int]) -> None:
+        while not over.is_set():
+            with contextlib.suppress(OSError), socket.create_connection(address) as client:
+                client.settimeout(1)
+                while not over.is_set():
+                    client.sendall(GET * 5000)
+                    client.recv(MIB)
+
+    async def work(address: tuple[str, int]) -> None:
+        flooders = [threading.Thread(target=flood, args=(address,)) for _ in range(6)]
+        for thread in flooders:
+            thread.start()
+        try:
+            reader, writer = await asyncio.open_connection(*address)
+            waited = []
+            for _ in range(20):
+                begun = time.monotonic()
+                writer.write(GET)
+                await reader.readuntil(b"\r\n\r\n")
+                waited.append(time.monotonic() - begun)
+            assert sorted(waited)[10] < 0.5
+            writer.close()
+        finally:
+            over.set()
+            await asyncio.to_thread(lambda: [thread.join() for thread in flooders])
+
+    with_server(work, HttpLimits(body=0))
