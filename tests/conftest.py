@@ -43,6 +43,14 @@ def daemon(_daemon: Daemon) -> Iterator[Daemon]:
     assert_healthy(_daemon)
 
 
+@pytest.fixture(scope="module")
+def alone(_daemon: Daemon) -> Iterator[None]:
+    """No other daemon of this test run lives meanwhile, so that an inventory shows the test's own."""
+    _daemon.stop()
+    yield
+    _daemon.start()
+
+
 @pytest.fixture
 def fresh_daemon(machine: None) -> Iterator[Callable[..., Daemon]]:
     """Makes daemons of a test's own, with settings of its own (`limits__concurrency=2`); not yet started."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.support import packages
@@ -15,11 +13,3 @@ def shared_functions(_daemon: Daemon) -> dict[str, str]:
     """Functions without a state that a test could mind, deployed once: names by directory."""
     names = ("echo", "hello", "evaluate", "returns_6mb")
     return {name: _daemon.deploy(packages.load(name), f"shared-{name.replace('_', '-')}") for name in names}
-
-
-@pytest.fixture(scope="module")
-def alone(_daemon: Daemon) -> Iterator[None]:
-    """No other daemon of this test run lives meanwhile, so that an inventory shows the test's own."""
-    _daemon.stop()
-    yield
-    _daemon.start()

@@ -65,7 +65,7 @@ def test_not_root(fresh_daemon: NewDaemon) -> None:
     nobody = pwd.getpwnam("nobody")
     # A copy of what to import may be closed to nobody: the interpreter starts as root and gives itself up.
     code = (
-        "import os, sys; import sandboxd.cli, sandboxd.cli.daemon, sandboxd.config;"
+        "import os, sys; import sandboxd.cli, sandboxd.cli.daemon, sandboxd.cli.gc, sandboxd.config;"
         f"os.setgroups([]); os.setresgid({nobody.pw_gid}, {nobody.pw_gid}, {nobody.pw_gid});"
         f"os.setresuid({nobody.pw_uid}, {nobody.pw_uid}, {nobody.pw_uid});"
         "sandboxd.cli.cli(sys.argv[1:], prog_name='sandboxd')"

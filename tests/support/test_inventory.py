@@ -15,7 +15,10 @@ from tests.support.daemon import Daemon
 from tests.support.inventory import Inventory
 from tests.support.places import RUNS
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes mounts and links")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes mounts and links"),
+    pytest.mark.usefixtures("alone"),
+]
 
 
 def run(*command: object) -> None:
