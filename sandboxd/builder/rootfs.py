@@ -123,7 +123,7 @@ def code_mount_in_parent(code: str) -> int:
 
 
 def attach_code_from_parent(pid: int, mount: int) -> None:
-    """Attach a code package in the mount namespace of a stem's process, from outside: nothing in there has the power."""
+    """Attach a code package in the mount namespace of a stem, from outside: nothing in there has the power."""
     own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:

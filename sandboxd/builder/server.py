@@ -26,6 +26,7 @@ from typing import NoReturn
 import prctl
 
 from sandboxd.builder import code, leftovers, linux, rootfs, seccomp
+from sandboxd.builder.ahead import REFILL_SECONDS, SPARES, Ahead
 from sandboxd.builder.cgroups import Cgroups
 from sandboxd.builder.environment import Building, Environment, Host
 from sandboxd.builder.network import ADMIT, Router
@@ -54,14 +55,11 @@ from sandboxd.privsep.messages import (
 )
 
 log = logging.getLogger("sandboxd.builder")
-_SPARES = 2
-_STEMS = 2  # per image
-_WARM_IMAGES = 3
-_REFILL_SECONDS = 0.05
 _MAX_UNPACKERS = 2
 _MAX_UNCLAIMED = 256  # other children of ours, and orphans of environments
 _SHUTDOWN_SECONDS = 8.0
 _RETRY_SECONDS = 0.005
+_IDLE_SECONDS = 1.0  # how soon what could not be made ahead is tried again
 
 
 class Server:
@@ -75,10 +73,7 @@ class Server:
         self._environments: dict[int, Environment] = {}
         self._by_pid: dict[int, Environment] = {}
         self._ending: set[Environment] = set()
-        self._spares: deque[Environment] = deque()
-        self._stems: dict[bytes, deque[Environment]] = {}  # by image; ready
-        self._booting: dict[bytes, Environment] = {}
-        self._warm: dict[bytes, int] = {}  # the environ of each image's stems, by how long ago it was asked for
+        self._ahead = Ahead(host, self._prepare, self._end)
         self._made = 0
         self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
         self._uploads: deque[tuple[Unpack, int]] = deque()
@@ -97,13 +92,13 @@ class Server:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._on_child_signal(wakeup))
-        for _ in range(_SPARES):
-            self._refill()
+        for _ in range(SPARES):
+            self._ahead.refill()
         self._say(Ready())
         while self._open:
             self._turn()
-        ahead = [*self._spares, *self._booting.values(), *(stem for stems in self._stems.values() for stem in stems)]
-        for environment in [*self._environments.values(), *ahead]:
+        self._ahead.end()
+        for environment in list(self._environments.values()):
             self._end(environment)
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         while self._ending and time.monotonic() < deadline:
@@ -111,13 +106,13 @@ class Server:
         signal.set_wakeup_fd(-1)
 
     def _turn(self) -> None:
-        wanting = self._open and (len(self._spares) < _SPARES or self._wanted_stem() is not None)
-        ready = self._selector.select(_RETRY_SECONDS if self._ending else _REFILL_SECONDS if wanting else None)
+        wanting = self._open and self._ahead.wanting()
+        ready = self._selector.select(_RETRY_SECONDS if self._ending else REFILL_SECONDS if wanting else _IDLE_SECONDS)
         for key, _ in ready:
             handler: Callable[[], None] = key.data
             handler()
         if not ready and wanting:
-            self._refill()
+            self._ahead.refill()
         for environment in list(self._ending):
             self._finish_end(environment)
 
@@ -139,7 +134,7 @@ class Server:
                 case InitEnded(environment_id):
                     self._answer_init_ended(environment_id)
                 case WarmImage(image):
-                    self._answer_warm_image(image, descriptors[0])
+                    self._ahead.warm(image, descriptors[0])
                 case Destroy(environment_id):
                     self._answer_destroy(environment_id)
                 case Unpack() as message:
@@ -163,12 +158,12 @@ class Server:
         number = message.spec.environment_id
         if number in self._environments:
             raise ProtocolViolation(f"environment {number} exists")
-        stems = self._stems.get(message.spec.image_digest)
-        if stems and self._host.fits_stem(message.spec):
-            self._answer_bind_with_stem(stems.popleft(), message, environ)
+        stem = self._ahead.take_stem(message.spec)
+        if stem is not None:
+            self._answer_bind_with_stem(stem, message, environ)
             return
         try:
-            environment = self._spares.popleft() if self._spares else self._prepare()
+            environment = self._ahead.take_spare()
         except (StepFailed, OSError) as error:
             self._say_failed(number, error)
             return
@@ -198,19 +193,6 @@ class Server:
         environment.running = True
         self._say_exited(environment)
 
-    def _answer_warm_image(self, image: bytes, environ: int) -> None:
-        """Boot runtimes of this image ahead from now on; of the images that are, the one longest unasked goes."""
-        held = self._warm.pop(image, None)
-        if held is not None:
-            os.close(held)
-        self._warm[image] = os.dup(environ)
-        self._stems.setdefault(image, deque())
-        if len(self._warm) > _WARM_IMAGES:
-            oldest = next(iter(self._warm))
-            os.close(self._warm.pop(oldest))
-            for stem in self._stems.pop(oldest):
-                self._end(stem)
-
     def _say_failed(self, number: int, error: StepFailed | OSError) -> None:
         log.warning("environment %d: %s", number, error)
         step = error.step if isinstance(error, StepFailed) else "host side"
@@ -222,26 +204,6 @@ class Server:
         self._by_pid[environment.maker] = environment
         self._selector.register(environment.channel, selectors.EVENT_READ, lambda: self._on_child(environment))
         return environment
-
-    def _refill(self) -> None:
-        """Make a spare or a stem, when nothing has happened for a moment: what it costs is then nobody's latency."""
-        try:
-            image = self._wanted_stem()
-            if image is not None and self._spares:
-                stem = self._spares.popleft()
-                self._booting[image] = stem
-                self._host.boot(stem, image, self._warm[image])
-            else:
-                self._spares.append(self._prepare())
-        except (StepFailed, OSError) as error:
-            log.warning("no environment ahead: %s", error)
-
-    def _wanted_stem(self) -> bytes | None:
-        """The image that has too few stems, none of it booting."""
-        for image in self._warm:
-            if len(self._stems[image]) < _STEMS and image not in self._booting:
-                return image
-        return None
 
     def _on_child(self, environment: Environment) -> None:
         state = self._host.hear(environment)
@@ -256,7 +218,7 @@ class Server:
         self._selector.unregister(environment.channel)
         environment.channel.close()
         if environment.spec is None:
-            self._on_made_ahead(environment)
+            self._ahead.settle(environment)
             return
         number = environment.spec.environment_id
         if environment.failure is None and not environment.ending:
@@ -265,20 +227,6 @@ class Server:
             step, reason = environment.failure or ("destroyed", 0)
             self._say(BindFailed(number, reason, step))
             self._end(environment)
-
-    def _on_made_ahead(self, environment: Environment) -> None:
-        """A stem has booted, or a spare or stem has ended before it was anybody's."""
-        if self._booting.get(environment.image) is environment:
-            del self._booting[environment.image]
-            wanted = environment.failure is None and environment.exit_status is None
-            if wanted and environment.image in self._warm and not environment.ending:
-                self._stems[environment.image].append(environment)
-                return
-        if environment in self._spares:
-            self._spares.remove(environment)
-        if self._open:
-            log.warning("an environment made ahead ended at step %s", environment.failure)
-        self._end(environment)
 
     def _on_router(self) -> None:
         request, number, reason, step = self._host.router.reply()
@@ -345,9 +293,8 @@ class Server:
                 del self._unclaimed[next(iter(self._unclaimed))]
         elif pid == environment.runtime:
             environment.exit_status = status
-            if environment.spec is None and environment in self._stems.get(environment.image, ()):
-                self._stems[environment.image].remove(environment)
-                self._end(environment)
+            if environment.spec is None and environment.channel.fileno() < 0:
+                self._ahead.lose(environment)
             self._say_exited(environment)
 
     def _say_exited(self, environment: Environment) -> None:
