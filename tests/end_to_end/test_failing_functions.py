@@ -64,6 +64,12 @@ def test_the_function_cannot_be_loaded(daemon: Daemon, deployed: Deployed, funct
     eventually_no_environment(daemon, name)
 
 
+def test_a_handler_that_names_no_function(daemon: Daemon, deployed: Deployed) -> None:
+    error = failed(daemon.invoke(deployed("hello", Handler="app"), {}))
+    assert error["errorType"] == "Runtime.MalformedHandlerName"
+    assert error["errorMessage"] == "Bad handler 'app': not enough values to unpack (expected 2, got 1)"
+
+
 @pytest.mark.parametrize("code", [1, 7, 255])
 def test_the_runtime_exits(daemon: Daemon, deployed: Deployed, code: int) -> None:
     name = deployed("exits")

@@ -67,7 +67,7 @@ def test_no_payload_is_an_empty_event(daemon: Daemon, echo: str) -> None:
     assert (done.returncode, done.stdout) == (0, "{}\n")
 
 
-def test_the_largest_request(daemon: Daemon, echo: str, large: str) -> None:
+def test_the_largest_request(daemon: Daemon, echo: str) -> None:
     event = "x" * (LIMIT - 2)
     answer = daemon.lambda_client.invoke(FunctionName=echo, Payload=json.dumps(event))
     assert json.load(answer["Payload"]) == event

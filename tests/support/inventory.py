@@ -22,7 +22,6 @@ import psutil
 from tests.support.places import RUNS
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
-_OURS = re.compile(r"sandboxd-([a-z0-9]{1,6})$")
 _NAMED = re.compile(r"(?:sandboxd|SANDBOXD|sbx)-([a-z0-9]{1,6})(?![a-z0-9])")
 STARTED: set[str] = set()  # the instance names that this test run has used
 
@@ -67,16 +66,15 @@ class Inventory:
     def take(cls) -> Inventory:
         """Look now."""
         processes = descendants()
-        foreign = _foreign_instances()
         return cls(
-            mounts=_without(foreign, _mounts()),
+            mounts=_ours(_mounts()),
             processes=frozenset(f"{process.pid} {_title(process)}" for process in processes),
             namespaces=frozenset(_namespaces(processes)),
-            links=_without(foreign, _links()),
-            rules=_without(foreign, _rules()),
-            sets=_without(foreign, _lines("ipset", "list", "-n")),
+            links=_ours(_links()),
+            rules=_ours(_rules()),
+            sets=_ours(_lines("ipset", "list", "-n")),
             loops=frozenset(_loops()),
-            cgroups=_without(foreign, {str(path) for path in _cgroups()}),
+            cgroups=_ours(_cgroups()),
             files=frozenset(_files()),
         )
 
@@ -192,27 +190,17 @@ def _loops() -> set[str]:
     return found
 
 
-def _cgroups() -> list[Path]:
-    """Every directory of ours in every hierarchy, and those below."""
-    found: list[Path] = []
+def _cgroups() -> set[str]:
+    """Every directory of sandboxd's in every hierarchy, and those below."""
+    found: set[str] = set()
     for directory, names, _ in os.walk(_CGROUP_ROOT):
-        inside = "/sandboxd-" in directory + "/"
-        found += [Path(directory) / name for name in names if inside or _OURS.fullmatch(name)]
+        found |= {f"{directory}/{name}" for name in names if "/sandboxd-" in f"{directory}/{name}"}
     return found
 
 
-def _foreign_instances() -> frozenset[str]:
-    """Instances that left a name anywhere on this machine and that no test of this run has started."""
-    rows = [str(path) for path in _cgroups()] + [*_links(), *_rules()]
-    return frozenset({name for row in rows for name in _NAMED.findall(row)} - STARTED)
-
-
-def _without(instances: frozenset[str], lines: set[str]) -> frozenset[str]:
-    if not instances:
-        return frozenset(lines)
-    names = "|".join(instances)
-    theirs = re.compile(rf"(?<![a-z0-9])(?:{names})(?![a-z0-9])")
-    return frozenset(line for line in lines if not theirs.search(line))
+def _ours(lines: set[str]) -> frozenset[str]:
+    """Lines but those that name only instances which are not of this test run."""
+    return frozenset(line for line in lines if not (names := set(_NAMED.findall(line))) or names & STARTED)
 
 
 def _files() -> set[str]:

@@ -73,9 +73,10 @@ def test_orphans_are_seen_and_collected() -> None:
 
 
 def test_rows_of_an_instance_that_is_not_ours_do_not_count() -> None:
-    ours = {"-A FORWARD -i sbx-x1y2z -j X", "-A FORWARD -i other -j X"}
+    inventory.STARTED.add("x1y2z")
+    ours = {"-A FORWARD -i sbx-x1y2z -j X", "-A FORWARD -i other -j X", "-A SANDBOXD-x1y2z -i sbx-x1y2 -j X"}
     theirs = {"-A FORWARD -i sbx-x1y2 -j X", "/sys/fs/cgroup/memory/sandboxd-x1y2/e", "-N SANDBOXD-x1y2"}
-    assert inventory._without(frozenset({"x1y2"}), ours | theirs) == ours
+    assert inventory._ours(ours | theirs) == ours
 
 
 def test_instances_of_tests_have_names_of_their_own() -> None:
