@@ -153,10 +153,12 @@ class _Keeper:
     def _end(self, rooms: _Rooms) -> str:
         """End both rooms of a generation of which one has ended; which one it was."""
         name = "builder" if rooms.builder.poll() is not None else "service"
-        rooms.builder.kill()
-        rooms.builder.wait()
+        # The builder is init of the namespace that the service lives in: it can only end when the service, which is a
+        # child of this process, has been reaped.
         rooms.service.kill()
         rooms.service.wait()
+        rooms.builder.kill()
+        rooms.builder.wait()
         return name
 
     def _stop(self, rooms: _Rooms) -> int:
@@ -166,6 +168,7 @@ class _Keeper:
         with contextlib.suppress(subprocess.TimeoutExpired):
             rooms.service.wait(self._config.drain + _SERVICE_END_SECONDS)
         rooms.service.kill()
+        rooms.service.wait()
         with contextlib.suppress(subprocess.TimeoutExpired):
             rooms.builder.wait(_BUILDER_END_SECONDS)
         self._end(rooms)
@@ -217,12 +220,13 @@ def _make_directories(config: Config, account: pwd.struct_passwd) -> None:
     for directory, mode, owner in (
         (config.data_dir, 0o755, None),
         (config.images_dir, 0o755, None),
-        (config.code_dir, 0o755, None),
+        (config.code_dir, 0o700, None),
         (config.run_dir, 0o755, None),
         (config.service_dir, 0o700, account),
     ):
         try:
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
+            os.chmod(directory, mode)
             if owner is not None:
                 os.chown(directory, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
         except OSError as error:
@@ -232,7 +236,7 @@ def _make_directories(config: Config, account: pwd.struct_passwd) -> None:
 def _lock(directory: Path, config: Config) -> int:
     """A directory's lock, held as long as this process lives; in run_dir, its text names the living generation."""
     path = directory / "daemon.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

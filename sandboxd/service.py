@@ -115,9 +115,12 @@ async def _serve(config: Config, given: Inheritance) -> None:
     )
     scheduler.warm({version.runtime for version in store.functions.all()})
     api = Api(config, store, scheduler, logs)
-    limits = HttpLimits(body=api.body_limit, discard=2 * api.body_limit)
+    # Whoever is not yet known may hold only a part of what the service has: functions need the rest.
+    strangers = Budget(_BODY_BUDGET // 2, whole=budget)
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = HttpLimits(body=api.body_limit, discard=2 * api.body_limit, connections=descriptors // 4)
     servers = [
-        await serve(socket.socket(fileno=fd), handler, limits, budget, api.refuse, _BACKLOG, api.oversized)
+        await serve(socket.socket(fileno=fd), handler, limits, strangers, api.refuse, _BACKLOG, api.oversized)
         for fd, handler in ((given.tcp, api.handle_tcp), (given.unix, api.handle_unix))
     ]
     loop.add_signal_handler(signal.SIGTERM, end, "stop")

@@ -18,6 +18,7 @@ from sandboxd.errors import StepFailed
 CONTROLLERS = ("memory", "cpu", "pids")
 CPU_PERIOD_US = 100_000
 INIT_CPU_QUOTA = 1000  # 1/1000 of a CPU: while a runtime starts, every environment has one whole CPU, as on AWS
+_TCP_BUFFERS = 32 * 1024 * 1024
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -201,6 +202,8 @@ class Cgroup:
                 _write(directory, "memory.memsw.limit_in_bytes", "-1")
             _set(directory, "memory.limit_in_bytes", str(size))
             _set_if_there(directory, "memory.memsw.limit_in_bytes", str(size))
+            # Socket buffers are no part of the limit on v1, unless they have one of their own.
+            _set_if_there(directory, "memory.kmem.tcp.limit_in_bytes", str(min(size // 4, _TCP_BUFFERS)))
 
     def limit_cpu(self, quota: int) -> None:
         """Limit CPU time to a share, in 1/1000 of one CPU.

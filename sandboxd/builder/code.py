@@ -52,7 +52,7 @@ def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_byt
         extracted, size = _extract_in_own_process(tree, package, uid, max_bytes, max_entries)
         if extracted is UnpackStatus.OK:
             _seal(tree)
-            os.fsync(tree)
+            linux.syncfs(tree)
             try:
                 os.rename(temporary, name, src_dir_fd=code_directory, dst_dir_fd=code_directory)
             except OSError as error:

@@ -150,6 +150,11 @@ def keep_only(descriptors: Sequence[int], *, inheritable: int = 0) -> None:
     close_from(len(descriptors))
 
 
+def syncfs(descriptor: int) -> None:
+    """Write out everything of the filesystem that a descriptor is in."""
+    _checked("syncfs", _libc.syncfs(c_int(descriptor)))
+
+
 def close_from(first: int) -> None:
     """Close every descriptor from `first` on."""
     _syscall("close_range", _SYS_close_range, c_uint(first), c_uint(0xFFFFFFFF), c_uint(0))

@@ -14,7 +14,7 @@ MIB = 1024 * 1024
 def limits(open_files: int) -> dict[int, int]:
     """Limit by resource; AWS's own values where its documents name one (1,024 descriptors)."""
     return {
-        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_CORE: 1,  # not 0: only 1 keeps the kernel from piping a core to the host's helper (core(5))
         resource.RLIMIT_NOFILE: open_files,
         resource.RLIMIT_MEMLOCK: 64 * 1024,
         resource.RLIMIT_MSGQUEUE: 0,

@@ -37,7 +37,7 @@ _DEV_LINKS = (
 def prepare_builder_root(config: Config) -> None:
     """Move this process into a mount namespace and tree of its own, with a proc of its own pid namespace.
 
-    `/i` images, `/c` code, `/m` one overlay per image, `/d` the environments' /dev, `/e` empty, `/r` and `/p` where an
+    `/i` images, `/c` code, `/d` the environments' /dev, `/e` empty, `/r` and `/p` where an
     environment's root and proc are attached, `/dev` the host's (loop devices).
     """
     linux.unshare(linux.CLONE_NEWNS)
@@ -57,7 +57,7 @@ def prepare_builder_root(config: Config) -> None:
     place = os.open(config.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.move_mount(tree, place)
     os.close(place)
-    for name in (*sources, "m", "e", "r", "p"):
+    for name in (*sources, "e", "r", "p"):
         os.mkdir(name, 0o755, dir_fd=tree)
     for name, mount in sources.items():
         _attach(mount, tree, name)
@@ -107,14 +107,8 @@ def _read_only_copy(path: str, attributes: int) -> int:
 
 
 def image_mount_in_parent(image: str) -> int:
-    """A detached read-only copy of an image's overlay, which is mounted once per builder and shared by all."""
-    if not os.path.exists(f"/m/{image}"):
-        overlay = linux.new_mount("overlay", READ_ONLY, lowerdir=f"/i/{image}:/e")
-        os.mkdir(f"/m/{image}")
-        root = os.open("/m", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        _attach(overlay, root, image)
-        os.close(root)
-    return _read_only_copy(f"/m/{image}", READ_ONLY)
+    """A detached read-only mount of an image: an overlay of its own, or functions could meet at its inodes (flock)."""
+    return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/i/{image}:/e")
 
 
 def code_mount_in_parent(code: str) -> int:

@@ -11,7 +11,7 @@ import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from sandboxd.errors import PackageRejected, SandboxdError, StepFailed
+from sandboxd.errors import PackageRejected, ProtocolViolation, SandboxdError, StepFailed
 from sandboxd.model.environment import EnvironmentSpec
 from sandboxd.privsep import channel as door
 from sandboxd.privsep.messages import (
@@ -139,7 +139,7 @@ class Client:
                 datagram, descriptors = door.receive(self._channel)
             except BlockingIOError:
                 return
-            except OSError as error:
+            except (OSError, ProtocolViolation) as error:  # out of descriptors: an answer is lost, and all with it
                 datagram, descriptors = b"", []
                 reason = str(error)
             else:

@@ -33,7 +33,7 @@ def filtered(action: Callable[[], int]) -> int:
 
 def syscall(number: int, *arguments: int) -> Callable[[], int]:
     def call() -> int:
-        return ctypes.get_errno() if _libc.syscall(number, *arguments) < 0 else 0
+        return ctypes.get_errno() if _libc.syscall(number, *map(ctypes.c_long, arguments)) < 0 else 0
 
     return call
 
@@ -158,6 +158,15 @@ def test_other_socket_families_and_raw_sockets_do_not_exist(family: int, kind: i
 @pytest.mark.parametrize("request_", [0x5412, 0x541C, 0x5423])  # TIOCSTI, TIOCLINUX, TIOCSETD
 def test_terminal_injection_does_not_exist(request_: int) -> None:
     assert os.waitstatus_to_exitcode(filtered(syscall(16, 0, request_, 0))) == errno.ENOSYS
+
+
+def test_the_limit_on_cores_can_be_asked_for_and_not_set() -> None:
+    limit = ctypes.create_string_buffer(16)
+    address = ctypes.addressof(limit)
+    assert os.waitstatus_to_exitcode(filtered(syscall(302, 0, 4, 0, address))) == 0
+    assert os.waitstatus_to_exitcode(filtered(syscall(302, 0, 4, address, 0))) == errno.ENOSYS
+    assert os.waitstatus_to_exitcode(filtered(syscall(160, 4, address))) == errno.ENOSYS
+    assert os.waitstatus_to_exitcode(filtered(syscall(302, 0, 7, 0, address))) == 0
 
 
 def test_a_call_of_the_32_bit_architecture_ends_the_process() -> None:
