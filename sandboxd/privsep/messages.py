@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from ipaddress import IPv4Network
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from sandboxd.errors import ProtocolViolation
 from sandboxd.model.environment import EnvironmentSpec
@@ -25,6 +25,28 @@ MAX_EGRESS = 64
 MAX_DESCRIPTORS = 8
 
 _EGRESS = struct.Struct("!4sBHH")
+
+
+class _Message:
+    """A message of fixed size: its fields, in order, in the struct's order."""
+
+    __slots__ = ()
+    KIND: ClassVar[int]
+    DESCRIPTORS = range(1)  # how many may come with it; by default none
+    FIXED: ClassVar[struct.Struct]
+
+    def pack(self) -> bytes:
+        return self.FIXED.pack(*(getattr(self, field.name) for field in fields(self)))  # type: ignore[arg-type]
+
+    @classmethod
+    def unpack(cls, body: bytes) -> Self:
+        return cls(*cls._numbers(body))
+
+    @classmethod
+    def _numbers(cls, body: bytes) -> tuple[Any, ...]:
+        if len(body) != cls.FIXED.size:
+            raise ProtocolViolation(f"{cls.__name__}: {len(body)} bytes instead of {cls.FIXED.size}")
+        return cls.FIXED.unpack(body)
 
 
 class UnpackStatus(IntEnum):
@@ -46,12 +68,12 @@ class UnpackStatus(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Bind:
+class Bind(_Message):
     """Make an environment. Descriptors: the sealed memfd of its process (see `environment.guest_environ`)."""
 
-    KIND: ClassVar[int] = 1
-    DESCRIPTORS: ClassVar[range] = range(1, 2)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!I32s32sIIIIBBB")
+    KIND = 1
+    DESCRIPTORS = range(1, 2)
+    FIXED = struct.Struct("!I32s32sIIIIBBB")
     spec: EnvironmentSpec
 
     def pack(self) -> bytes:
@@ -95,32 +117,24 @@ class Bind:
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(_Message):
     """The environment runs. Descriptors, in this order: `BOUND_DESCRIPTORS`, then the invoke door where asked for."""
 
-    KIND: ClassVar[int] = 2
-    DESCRIPTORS: ClassVar[range] = range(5, 7)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!I")
+    KIND = 2
+    DESCRIPTORS = range(5, 7)
+    FIXED = struct.Struct("!I")
     environment_id: int
-
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.environment_id)
-
-    @classmethod
-    def unpack(cls, body: bytes) -> Bound:
-        return cls(*_exactly(cls.FIXED, body, "bound"))
 
 
 BOUND_DESCRIPTORS = ("runtime_api", "log", "freeze", "frozen_events", "memory_stat")
 
 
 @dataclass(frozen=True, slots=True)
-class BindFailed:
+class BindFailed(_Message):
     """The environment could not be made, and what was half-built is gone. `step` names the step, `errno` the reason."""
 
-    KIND: ClassVar[int] = 3
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!Ii32s")
+    KIND = 3
+    FIXED = struct.Struct("!Ii32s")
     environment_id: int
     errno: int
     step: str
@@ -130,173 +144,110 @@ class BindFailed:
 
     @classmethod
     def unpack(cls, body: bytes) -> BindFailed:
-        environment_id, errno, step = _exactly(cls.FIXED, body, "bind failed")
+        environment_id, errno, step = cls._numbers(body)
         return cls(environment_id, errno, step.rstrip(b"\0").decode("ascii", "replace"))
 
 
 @dataclass(frozen=True, slots=True)
-class Exited:
+class Exited(_Message):
     """Unasked: an environment's runtime process ended. `status` is waitpid's, `out_of_memory` the cgroup's word."""
 
-    KIND: ClassVar[int] = 4
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!Ii?")
+    KIND = 4
+    FIXED = struct.Struct("!Ii?")
     environment_id: int
     status: int
     out_of_memory: bool
 
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.environment_id, self.status, self.out_of_memory)
-
-    @classmethod
-    def unpack(cls, body: bytes) -> Exited:
-        return cls(*_exactly(cls.FIXED, body, "exited"))
-
 
 @dataclass(frozen=True, slots=True)
-class Destroy:
+class Destroy(_Message):
     """End an environment with everything in it."""
 
-    KIND: ClassVar[int] = 5
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!I")
+    KIND = 5
+    FIXED = struct.Struct("!I")
     environment_id: int
-
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.environment_id)
-
-    @classmethod
-    def unpack(cls, body: bytes) -> Destroy:
-        return cls(*_exactly(cls.FIXED, body, "destroy"))
 
 
 @dataclass(frozen=True, slots=True)
-class Destroyed:
+class Destroyed(_Message):
     """Nothing of the environment is left."""
 
-    KIND: ClassVar[int] = 6
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!I")
+    KIND = 6
+    FIXED = struct.Struct("!I")
     environment_id: int
-
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.environment_id)
-
-    @classmethod
-    def unpack(cls, body: bytes) -> Destroyed:
-        return cls(*_exactly(cls.FIXED, body, "destroyed"))
 
 
 @dataclass(frozen=True, slots=True)
-class Unpack:
+class Unpack(_Message):
     """Unpack a code package under its digest. Descriptors: the zip, positioned anywhere, read-only or sealed."""
 
-    KIND: ClassVar[int] = 7
-    DESCRIPTORS: ClassVar[range] = range(1, 2)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!I32sQI")
+    KIND = 7
+    DESCRIPTORS = range(1, 2)
+    FIXED = struct.Struct("!I32sQI")
     request_id: int
     code_digest: bytes
     max_bytes: int
     max_entries: int
 
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.request_id, self.code_digest, self.max_bytes, self.max_entries)
-
     @classmethod
     def unpack(cls, body: bytes) -> Unpack:
-        message = cls(*_exactly(cls.FIXED, body, "unpack"))
+        message = cls(*cls._numbers(body))
         if not (message.max_bytes <= 1 << 34 and message.max_entries <= 1 << 20):
             raise ProtocolViolation("unpack: limits out of bounds")
         return message
 
 
 @dataclass(frozen=True, slots=True)
-class Unpacked:
+class Unpacked(_Message):
     """The package is in place and sealed (status OK), or refused and gone. `size` in bytes, unpacked;
     0 for a package that was there already."""
 
-    KIND: ClassVar[int] = 8
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!IBQ")
+    KIND = 8
+    FIXED = struct.Struct("!IBQ")
     request_id: int
     status: UnpackStatus
     size: int
 
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.request_id, self.status, self.size)
-
     @classmethod
     def unpack(cls, body: bytes) -> Unpacked:
-        request_id, status, size = _exactly(cls.FIXED, body, "unpacked")
+        request_id, status, size = cls._numbers(body)
         return cls(request_id, UnpackStatus(status), size)
 
 
 @dataclass(frozen=True, slots=True)
-class RemoveCode:
+class RemoveCode(_Message):
     """No function version needs this package any more."""
 
-    KIND: ClassVar[int] = 9
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!32s")
+    KIND = 9
+    FIXED = struct.Struct("!32s")
     code_digest: bytes
 
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.code_digest)
-
-    @classmethod
-    def unpack(cls, body: bytes) -> RemoveCode:
-        return cls(*_exactly(cls.FIXED, body, "remove code"))
-
 
 @dataclass(frozen=True, slots=True)
-class InitEnded:
+class InitEnded(_Message):
     """The init phase is over: CPU in proportion to memory from now on (while it lasts, a whole CPU, as on AWS)."""
 
-    KIND: ClassVar[int] = 11
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!I")
+    KIND = 11
+    FIXED = struct.Struct("!I")
     environment_id: int
 
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.environment_id)
-
-    @classmethod
-    def unpack(cls, body: bytes) -> InitEnded:
-        return cls(*_exactly(cls.FIXED, body, "init ended"))
-
 
 @dataclass(frozen=True, slots=True)
-class WarmImage:
+class WarmImage(_Message):
     """Functions use this image: boot a few runtimes of it ahead. Descriptors: the sealed memfd of their environ."""
 
-    KIND: ClassVar[int] = 12
-    DESCRIPTORS: ClassVar[range] = range(1, 2)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!32s")
+    KIND = 12
+    DESCRIPTORS = range(1, 2)
+    FIXED = struct.Struct("!32s")
     image_digest: bytes
-
-    def pack(self) -> bytes:
-        return self.FIXED.pack(self.image_digest)
-
-    @classmethod
-    def unpack(cls, body: bytes) -> WarmImage:
-        return cls(*_exactly(cls.FIXED, body, "warm image"))
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(_Message):
     """The builder takes requests; said once, first."""
 
-    KIND: ClassVar[int] = 10
-    DESCRIPTORS: ClassVar[range] = range(1)
-    FIXED: ClassVar[struct.Struct] = struct.Struct("!")
-
-    def pack(self) -> bytes:
-        return b""
-
-    @classmethod
-    def unpack(cls, body: bytes) -> Ready:
-        _exactly(cls.FIXED, body, "ready")
-        return cls()
+    KIND = 10
+    FIXED = struct.Struct("!")
 
 
 Request = Bind | InitEnded | Destroy | Unpack | RemoveCode | WarmImage
@@ -308,12 +259,6 @@ ANSWERS: dict[int, type[Answer]] = {m.KIND: m for m in (Ready, Bound, BindFailed
 
 
 M = TypeVar("M", bound=Message)
-
-
-def _exactly(fixed: struct.Struct, body: bytes, name: str) -> tuple[Any, ...]:
-    if len(body) != fixed.size:
-        raise ProtocolViolation(f"{name}: {len(body)} bytes instead of {fixed.size}")
-    return fixed.unpack(body)
 
 
 def encode(message: Message) -> bytes:
