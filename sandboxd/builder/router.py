@@ -29,6 +29,7 @@ from pathlib import Path
 import prctl
 from pyroute2 import IPRoute
 from pyroute2.ipset import IPSet
+from pyroute2.netlink.exceptions import NetlinkError
 
 from sandboxd.builder import egress, host, linux
 from sandboxd.builder.network import ADMIT, GATEWAY, LINK, REPLY, REQUEST, RULE
@@ -146,7 +147,11 @@ class Router:
         for which, value in self._entries.pop(environment_id, ()):
             self._sets.delete(which, value, etype=egress.SETS[which], exclusive=False)
         for index in self._route.link_lookup(ifname=f"e{environment_id}"):
-            self._route.link("del", index=index)
+            try:
+                self._route.link("del", index=index)
+            except NetlinkError as error:
+                if error.code != errno.ENODEV:  # the kernel has just taken it away with the namespace
+                    raise
 
     # the host's side
 
@@ -237,7 +242,7 @@ class Router:
                 return
 
     def _answer(self) -> bool:
-        request, descriptors, _, _ = socket.recv_fds(self._channel, _MAX_MESSAGE, 1)
+        request, descriptors = _receive(self._channel)
         if not request:
             return False
         kind, environment_id, packed, count = REQUEST.unpack_from(request)
@@ -261,6 +266,14 @@ class Router:
                 os.close(descriptor)
         _reply(self._channel, kind, environment_id, reason)
         return True
+
+
+def _receive(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """One request; an empty one when the builder is gone."""
+    try:
+        return socket.recv_fds(channel, _MAX_MESSAGE, 1)[:2]
+    except ConnectionResetError:  # it went without reading its last reply
+        return b"", []
 
 
 def _reply(channel: socket.socket, kind: int, environment_id: int, reason: int) -> None:
@@ -294,14 +307,15 @@ def _run(*command: str, given: str) -> None:
 
 def _refuse(channel: socket.socket, error: Exception) -> None:
     """Answer one request for a router that could not be made, then become a new one when the next arrives."""
-    request, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, 1)
+    request, descriptors = _receive(channel)
     for descriptor in descriptors:
         os.close(descriptor)
     if request:
         kind, environment_id, _, _ = REQUEST.unpack_from(request)
         _reply(channel, kind, environment_id, _reason(error))
-        if channel.recv(1, socket.MSG_PEEK):
-            os.execv(sys.executable, [sys.executable, "-I", "-m", "sandboxd.builder.router", *sys.argv[1:]])
+        with contextlib.suppress(ConnectionResetError):
+            if channel.recv(1, socket.MSG_PEEK):
+                os.execv(sys.executable, [sys.executable, "-I", "-m", "sandboxd.builder.router", *sys.argv[1:]])
 
 
 def main() -> None:

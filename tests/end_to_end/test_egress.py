@@ -6,42 +6,32 @@ and switches of the machine itself are not touched.
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.end_to_end.test_life_of_a_function import eventually
-from tests.support import network, packages
+from tests.support import packages
 from tests.support.network import (
-    BROADCASTS,
+    EVERYTHING,
     HOST,
-    HOST_IPV6,
     HOST_LAN,
     HOST_PUBLIC,
     HOST_WAN,
-    METADATA,
-    OUTSIDE_IPV6,
+    OWN,
     PORTS,
-    PRIVATE,
     PUBLIC,
     NetworkedDaemon,
     World,
+    knock,
+    open_ones,
+    reaches,
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
-
-OWN = ("10.210.0.1", "10.210.0.2", "10.210.0.3", "169.254.1.1")  # both ends of the uplink, its broadcast, the gateway
-EVERY_ADDRESS = (
-    *PUBLIC, *PRIVATE, *METADATA, *HOST, *BROADCASTS, *OWN, OUTSIDE_IPV6, HOST_IPV6,
-    "192.0.0.8", "224.0.0.1", "240.0.0.1", "255.255.255.255", "0.0.0.0",
-)  # fmt: skip
-EVERYTHING = [(kind, address, port) for kind in ("tcp", "udp") for address in EVERY_ADDRESS for port in PORTS]
-LINGER = 16  # seconds: the router's own, and the time between two looks of it
-NewDaemon = Callable[..., NetworkedDaemon]
 
 
 @pytest.fixture(scope="module")
@@ -67,46 +57,9 @@ def prober(daemon: NetworkedDaemon) -> str:
     return daemon.deploy(packages.load("prober"))
 
 
-@pytest.fixture
-def own_world(machine: None) -> Iterator[World]:
-    made = World()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def new_daemon(own_world: World) -> Iterator[NewDaemon]:
-    """Makes started daemons in a world of the test's own."""
-    made: list[NetworkedDaemon] = []
-
-    def make(**settings: object) -> NetworkedDaemon:
-        made.append(NetworkedDaemon(own_world, **settings))
-        made[-1].start()
-        return made[-1]
-
-    yield make
-    for one in made:
-        one.close()
-
-
-def knock(daemon: NetworkedDaemon, function: str, *places: tuple[str, str, int]) -> dict[str, str]:
-    """What a function gets from every place."""
-    answer = daemon.invoke(function, {"knock": places})
-    assert answer.status == 200 and "x-amz-function-error" not in answer.headers, answer
-    return dict(answer.json["answers"])
-
-
-def open_ones(answers: dict[str, str]) -> set[str]:
-    return {key for key, text in answers.items() if " to " in text}
-
-
 def named(addresses: tuple[str, ...], *ports: int) -> set[str]:
     """The places that are meant, by TCP and by UDP."""
     return {f"{kind} {address} {port}" for kind in ("tcp", "udp") for address in addresses for port in ports}
-
-
-def reaches(daemon: NetworkedDaemon, function: str) -> bool:
-    return bool(open_ones(knock(daemon, function, ("tcp", "8.8.8.8", 80))))
 
 
 OPEN = {
@@ -291,119 +244,3 @@ def test_the_invoke_door(daemon: NetworkedDaemon) -> None:
     assert daemon.admin("PUT", f"/functions/{caller}/policy", {"AllowInvoke": False}).status == 200
     daemon.wait_settled(caller)
     assert daemon.invoke(caller, {"invoke": echo}).json == {"endpoint": "", "refused": "ECONNREFUSED"}
-
-
-DOCKER = (
-    "-P FORWARD DROP", "-N DOCKER-USER", "-A DOCKER-USER -j RETURN", "-N DOCKER",
-    "-A DOCKER ! -i docker0 -o docker0 -j DROP", "-A FORWARD -j DOCKER-USER", "-A FORWARD -o docker0 -j DOCKER",
-    "-t nat -N DOCKER", "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
-)  # fmt: skip
-
-
-def test_the_host_lends_and_gets_back(own_world: World, new_daemon: NewDaemon) -> None:
-    """From no permission to one and back, on a host where somebody else has rules."""
-    server = own_world.server
-    for rule in DOCKER:
-        server.run("iptables", *rule.split())
-    rules, links = server.rules(), server.links()
-
-    def as_before() -> bool:
-        return (server.rules(), server.links(), server.switch("ipv4/ip_forward")) == (rules, links, "0")
-
-    daemon = new_daemon()
-    plain = daemon.deploy(packages.load("prober"))
-    seen = daemon.invoke(plain, {"knock": EVERYTHING, "wait": 0.1}).json
-    assert seen["links"] == ["lo"] and open_ones(seen["answers"]) == set()
-    assert as_before() and daemon.router() is None, "without a permission nothing is made"
-
-    directory = str(packages.FUNCTIONS / "prober")
-    options = ["--runtime", "python3.13", "--handler", "app.handler", "--allow-egress", "8.8.8.8/32:80"]
-    done = daemon.cli("function", "create", "permitted", "--dir", directory, *options)
-    assert done.returncode == 0, done.stderr
-    assert reaches(daemon, "permitted"), "in spite of the others' policy"
-    lent = server.rules()
-    assert [rule for rule in lent if daemon.instance not in rule] == rules, "others' rules are theirs"
-    assert len([rule for rule in lent if daemon.instance in rule]) == 5
-    assert server.links() == links | {daemon.uplink} and server.switch("ipv4/ip_forward") == "1"
-    assert daemon.invoke(plain, {}).json["links"] == ["lo"]
-
-    daemon.permit("permitted")
-    assert not as_before(), "rules do not come and go with every environment"
-    eventually(as_before, seconds=LINGER)
-    daemon.permit("permitted", "8.8.8.8/32:80")
-    assert reaches(daemon, "permitted"), "and a second time"
-    assert daemon.stop() == 0
-    assert as_before()
-
-
-def test_two_daemons_share_a_hosts_switch(own_world: World, new_daemon: NewDaemon) -> None:
-    server, daemons = own_world.server, []
-    rules = server.rules()
-    for number in range(2):
-        daemons.append(new_daemon(**{"network.pool": f"10.{210 + number}.0.0/16"}))
-        daemons[-1].deploy(packages.load("prober"))
-        daemons[-1].permit("prober", "0.0.0.0/0:80", "10.0.0.0/8:80")
-        assert reaches(daemons[-1], "prober")
-    own_world.listeners.heard.clear()
-    assert open_ones(knock(daemons[0], "prober", ("tcp", "10.211.0.1", 80), ("tcp", "10.211.0.4", 80))) == set()
-    assert not own_world.listeners.heard, "the other's uplink is an address of the host"
-    daemons[0].stop()
-    assert server.switch("ipv4/ip_forward") == "1" and reaches(daemons[1], "prober")
-    daemons[1].stop()
-    assert server.switch("ipv4/ip_forward") == "0" and server.rules() == rules
-
-
-def test_what_a_killed_daemon_lent_is_given_back(own_world: World, new_daemon: NewDaemon) -> None:
-    server = own_world.server
-    rules, links = server.rules(), server.links()
-    daemon = new_daemon()
-    daemon.deploy(packages.load("prober"))
-    daemon.permit("prober", "8.8.8.8/32:80")
-    assert reaches(daemon, "prober")
-    daemon.end_suddenly()
-    eventually(lambda: server.links() == links)
-    left = [rule for rule in server.rules() if rule not in rules]
-    assert len(left) == 5 and server.switch("ipv4/ip_forward") == "1", "rules are no process's: they stay"
-
-    seen = daemon.cli_at_server("gc", "--dry-run", "--output", "json")
-    rows = [row for row in json.loads(seen.stdout) if row["kind"] == "host network"]
-    assert len(rows) == 5 and not any(row["removed"] for row in rows)
-    assert {"net.ipv4.ip_forward"} < {row["name"] for row in rows}
-    assert len([rule for rule in server.rules() if rule not in rules]) == 5, "a dry run removes nothing"
-
-    daemon.start()
-    assert server.rules() == rules and server.switch("ipv4/ip_forward") == "0", "the next start gives it back"
-    assert reaches(daemon, "prober")
-    router, builder = daemon.router(), daemon.room("builder")
-    assert router is not None
-    router.suspend()
-    builder.kill()
-    eventually(lambda: not builder.is_running() and server.rules() == rules)
-    assert server.switch("ipv4/ip_forward") == "0", "the next builder gives back what the killed one lent"
-    daemon.wait_ready()
-    assert reaches(daemon, "prober")
-    daemon.end_suddenly()
-    done = daemon.cli_at_server("gc", "--output", "json")
-    assert done.returncode == 0, done.stderr
-    assert all(row["removed"] for row in json.loads(done.stdout))
-    assert server.rules() == rules and server.links() == links and server.switch("ipv4/ip_forward") == "0"
-
-
-def test_without_iptables_only_permissions_fail(own_world: World, new_daemon: NewDaemon) -> None:
-    """A host that cannot do what the router wants refuses the one function; the daemon and the others live on."""
-    server = own_world.server
-    server.run("ip", "link", "add", "foreign", "type", "veth", "peer", "name", "foreign2")
-    daemon = new_daemon()
-    server.run("ip", "link", "set", "foreign", "name", daemon.uplink)  # somebody has taken the uplink's name
-    daemon.deploy(packages.load("prober"))
-    plain = daemon.deploy(packages.load("hello"))
-    builder = daemon.room("builder").pid
-    daemon.permit("prober", "0.0.0.0/0:80")
-    for _ in range(2):
-        answer = daemon.invoke("prober", {})
-        assert answer.status == 500 and "network: File exists" in answer.message, answer
-    assert daemon.invoke(plain).status == 200
-    assert daemon.room("builder").pid == builder
-    server.run("ip", "link", "set", daemon.uplink, "name", "foreign")
-    assert reaches(daemon, "prober"), "and it works as soon as the host can"
-    assert network.HOST_WAN in server.run("ip", "addr")

@@ -30,6 +30,12 @@ HOST = (HOST_WAN, HOST_PUBLIC, HOST_LAN, HOST_BRIDGE)
 BROADCASTS = ("203.0.113.255", "10.20.0.255")
 PORTS = (80, 81)
 OUTSIDE_IPV6, HOST_IPV6 = "2001:db8::5", "2001:db8::1"
+OWN = ("10.210.0.1", "10.210.0.2", "10.210.0.3", "169.254.1.1")  # both ends of the uplink, its broadcast, the gateway
+EVERY_ADDRESS = (
+    *PUBLIC, *PRIVATE, *METADATA, *HOST, *BROADCASTS, *OWN, OUTSIDE_IPV6, HOST_IPV6,
+    "192.0.0.8", "224.0.0.1", "240.0.0.1", "255.255.255.255", "0.0.0.0",
+)  # fmt: skip
+EVERYTHING = [(kind, address, port) for kind in ("tcp", "udp") for address in EVERY_ADDRESS for port in PORTS]
 
 
 class Namespace:
@@ -270,3 +276,20 @@ class NetworkedDaemon(Daemon):
         """The sandboxd command as a person at the server types it."""
         with self.world.server.entered():
             return self.cli(*arguments)
+
+
+def knock(daemon: NetworkedDaemon, function: str, *places: tuple[str, str, int]) -> dict[str, str]:
+    """What a function gets from every place."""
+    answer = daemon.invoke(function, {"knock": places})
+    assert answer.status == 200 and "x-amz-function-error" not in answer.headers, answer
+    return dict(answer.json["answers"])
+
+
+def open_ones(answers: dict[str, str]) -> set[str]:
+    """The places where somebody answered."""
+    return {key for key, text in answers.items() if " to " in text}
+
+
+def reaches(daemon: NetworkedDaemon, function: str) -> bool:
+    """Whether a function gets to 8.8.8.8:80."""
+    return bool(open_ones(knock(daemon, function, ("tcp", "8.8.8.8", 80))))
