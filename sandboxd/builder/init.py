@@ -117,6 +117,7 @@ SETUP: list[PlanStep] = [
 # How both processes give everything up. Before it there is privilege over the sandbox, behind it there is none.
 DROP: list[Step] = [
     ("session", lambda _: os.setsid()),
+    ("resource limits", lambda _: rlimits.set_fixed_in_child()),
     ("ids", lambda child: namespaces.become_in_child(child.identity)),
     ("last user namespace", lambda child: namespaces.enter_last_user_namespace_in_child(child.identity)),
     ("capabilities", lambda _: capabilities.drop_all_in_child()),
@@ -126,7 +127,7 @@ DROP: list[Step] = [
 
 # What is left to do with the plan, right before exec.
 LAST: list[Step] = [
-    ("resource limits", lambda child: rlimits.set_in_child(child.open_files)),
+    ("open files", lambda child: rlimits.set_open_files_in_child(child.open_files)),
     ("descriptors", lambda child: _descriptors(child)),
 ]
 

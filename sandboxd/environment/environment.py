@@ -39,8 +39,8 @@ class NotDelivered(SandboxdError):
     """The event was not taken: the invocation has not begun, and may be run elsewhere."""
 
 
-class InitTimedOut(SandboxdError):
-    """The init phase did not end within its own limit: AWS runs it again as part of the invocation."""
+class InitFailed(SandboxdError):
+    """The init phase ended with an error, or not within its own limit: AWS runs it again as part of the invocation."""
 
 
 class Environment:
@@ -104,9 +104,10 @@ class Environment:
     async def start(self, seconds: float, phase: str = "init") -> None:
         """Have the sandbox made and the runtime initialized within so many seconds of its first instruction.
 
-        In phase `invoke` that is part of the invocation which follows, and of its time. A runtime that fails is no
-        error here: `run` tells it to the invocation that it was started for. Raises InitTimedOut (in phase `init`
-        only), and what the builder raises: StepFailed, BuilderGone; EnvironmentEnded where it was ended meanwhile.
+        In phase `invoke` that is part of the invocation which follows, and of its time, and a runtime that fails is no
+        error: `run` tells it to the invocation that it was started for. In phase `init` it is: InitFailed, whereupon
+        init is to be run again in a new environment, within the invocation, as at AWS. Raises also what the builder
+        raises: StepFailed, BuilderGone; EnvironmentEnded where it was ended meanwhile.
         """
         self._output.begin(keep_tail=True)
         self._output.say(words.init_start(self.function.runtime, self._config.region, self._image_digest))
@@ -127,14 +128,14 @@ class Environment:
 
     def _report_init(self, phase: str) -> None:
         took_ms = (time.monotonic() - self._booted_at) * 1000
-        if not isinstance(self._failure, Timeout):
-            assert self._failure is not None
-            error_type = judge(self._failure, "", 0).error_type
-            self._output.say(words.init_report(took_ms, phase, "error", error_type))
-            return
-        self._output.say(words.init_report(took_ms, phase, "timeout"))
+        assert self._failure is not None
+        if isinstance(self._failure, Timeout):
+            line = words.init_report(took_ms, phase, "timeout")
+        else:
+            line = words.init_report(took_ms, phase, "error", judge(self._failure, "", 0).error_type)
+        self._output.say(line)
         if phase == "init":
-            raise InitTimedOut(f"the init phase took more than {took_ms:.0f} ms")
+            raise InitFailed(line.strip())
 
     async def _build(self) -> None:
         self._go(State.STARTING)

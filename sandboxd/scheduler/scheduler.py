@@ -14,7 +14,7 @@ from typing import Any
 
 from sandboxd.config import Config
 from sandboxd.environment import guest_environ
-from sandboxd.environment.environment import Environment, InitTimedOut, NotDelivered
+from sandboxd.environment.environment import Environment, InitFailed, NotDelivered
 from sandboxd.environment.logs import Logs
 from sandboxd.environment.sandbox import Builder, DoorHandler, EnvironmentEnded, Ground
 from sandboxd.errors import ApiError, StepFailed
@@ -90,7 +90,7 @@ class Scheduler:
             environment = self._make(environment_id, invocation)
             try:
                 await environment.start(self._config.limits.init_seconds)
-            except InitTimedOut:
+            except InitFailed:
                 environment_id = self._replace(environment_id)
                 environment = self._make(environment_id, invocation)
                 await environment.start(invocation.function.timeout, phase="invoke")

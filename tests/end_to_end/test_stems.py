@@ -1,4 +1,4 @@
-"""Two roads to an environment: a stem that is bound, and boot and bind in one. No function can tell which it came by."""
+"""Two roads to an environment: a stem that is bound, and boot and bind in one. No function can tell which."""
 
 from __future__ import annotations
 
