@@ -161,8 +161,8 @@ def test_what_a_killed_daemon_lent_is_given_back(own_world: World, new_daemon: N
     assert router is not None
     router.suspend()
     builder.kill()
-    eventually(lambda: not builder.is_running() and server.rules() == rules)
-    assert server.switch("ipv4/ip_forward") == "0", "the next builder gives back what the killed one lent"
+    # the next builder gives back what the killed one lent
+    eventually(lambda: not builder.is_running() and (server.rules(), server.switch("ipv4/ip_forward")) == (rules, "0"))
     daemon.wait_ready()
     assert reaches(daemon, "prober")
     daemon.end_suddenly()
