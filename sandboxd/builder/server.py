@@ -91,6 +91,7 @@ class Server:
         wakeup.setblocking(False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are its own
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._on_child_signal(wakeup))
         for _ in range(SPARES):
             self._ahead.refill()
