@@ -154,8 +154,7 @@ def test_requests_all_through_updates(daemon: Daemon, deployed: Deployed) -> Non
         stop.set()
         for one in asking:
             one.result()
-    assert {answer.status for answer in answers} == {200}
-    assert not [answer for answer in answers if "x-amz-function-error" in answer.headers]
+    assert not [one for one in answers if one.status != 200 or "x-amz-function-error" in one.headers]
     assert daemon.call(name)["generation"] == "4"
 
 
