@@ -248,12 +248,21 @@ def _lock(directory: Path, config: Config) -> int:
 
 
 def _leave_delegated_group() -> None:
-    """On unified cgroups a group with controllers holds no process: leave the unit's own group for a child of it."""
+    """On unified cgroups a group with controllers holds no process: leave the unit's own group for a child of it.
+
+    Only where systemd gave the group away (Delegate=, which it notes down in an attribute) and nobody else is in it: a
+    daemon started by hand in a shell of some other service must leave that service's group alone.
+    """
     own = next(
         (line[3:].strip() for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), ""
     )
     group = Path("/sys/fs/cgroup") / own.lstrip("/")
-    if own.endswith(".service") and (group / "cgroup.procs").exists():
+    try:
+        delegated = own.endswith(".service") and os.getxattr(group, "trusted.delegate") == b"1"
+        alone = delegated and (group / "cgroup.procs").read_text().split() == [str(os.getpid())]
+    except OSError:
+        return
+    if alone:
         leaf = group / "daemon"
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()))
