@@ -128,7 +128,7 @@ def test_out_of_memory_of_a_child_process_is_the_functions_own_matter(daemon: Da
 
 
 def test_timeout(daemon: Daemon, deployed: Deployed) -> None:
-    name = deployed("never_returns")
+    name = deployed("never_returns", Timeout=1)
     answer = daemon.invoke(name, {})
     assert failed(answer) == {
         "errorType": "Sandbox.Timedout",

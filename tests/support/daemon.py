@@ -26,13 +26,13 @@ from botocore.config import Config as BotoConfig
 
 from tests.support import images, inventory
 from tests.support.packages import Function
-from tests.support.places import REPOSITORY, RUNS, make_places
+from tests.support.places import REPOSITORY, RUNS, TIME_FACTOR, make_places
 
 SCRIPTS = Path(sys.executable).parent
 FUNCTIONS = "/2015-03-31/functions"
 ADMIN = "/sandboxd/v1"
-_START_SECONDS = 30
-_STOP_SECONDS = 60
+_START_SECONDS = 30 * TIME_FACTOR
+_STOP_SECONDS = 60 * TIME_FACTOR
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -312,7 +312,7 @@ class Daemon:
         """Invoke over the unix socket, with the log's tail; `raw` is a payload that is sent as it is."""
         body = raw if raw is not None else json.dumps(payload).encode()
         sent = {"X-Amz-Log-Type": "Tail"} | {k.replace("_", "-"): v for k, v in headers.items()}
-        return self.request("POST", f"{FUNCTIONS}/{name}/invocations", body, sent, timeout=120)
+        return self.request("POST", f"{FUNCTIONS}/{name}/invocations", body, sent, timeout=120 * TIME_FACTOR)
 
     def call(self, name: str, payload: Any = None) -> Any:
         """What a function returns for a payload; it must not fail."""

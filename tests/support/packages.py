@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import os
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.support.places import FUNCTIONS, PACKAGES, make_places
+from tests.support.places import FUNCTIONS, PACKAGES, TIME_FACTOR, make_places
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
@@ -54,7 +55,7 @@ def load(name: str, runtime: str | None = None) -> Function:
         runtime=runtime,
         handler=about.get("handler", "app.handler"),
         memory=about.get("memory", 128),
-        timeout=about.get("timeout", 10),
+        timeout=min(900, math.ceil(about.get("timeout", 10) * TIME_FACTOR)),
         package=_packed(directory, about, runtime),
         environment=about.get("environment", {}),
         policy=about.get("policy", {}),

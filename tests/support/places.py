@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 # Below /var/cache because the service's own user must be able to walk to its data; a home directory may be closed.
@@ -11,6 +12,9 @@ IMAGES = CACHE / "images-data"  # a data_dir whose images/ every test daemon get
 RUNS = CACHE / "runs"
 FUNCTIONS = Path(__file__).parents[1] / "functions"
 REPOSITORY = Path(__file__).parents[2]
+
+# How much longer everything may take than on plain hardware: scripts/vm-test measures it in its machine.
+TIME_FACTOR = float(os.environ.get("SANDBOXD_TEST_TIME_FACTOR", "1"))
 
 
 def make_places() -> None:
