@@ -14,7 +14,7 @@ FUNCTIONS = Path(__file__).parents[1] / "functions"
 REPOSITORY = Path(__file__).parents[2]
 
 # How much longer everything may take than on plain hardware: scripts/vm-test measures it in its machine.
-TIME_FACTOR = float(os.environ.get("SANDBOXD_TEST_TIME_FACTOR", "1"))
+TIME_FACTOR = float(os.environ.get("TEST_TIME_FACTOR", "1"))
 
 
 def make_places() -> None:
