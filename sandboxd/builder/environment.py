@@ -208,7 +208,10 @@ class Host:
 
     def hear(self, environment: Environment) -> Building:
         """Take one record from a child: fixed size, from code of ours, before any of the user's exists."""
-        record, descriptors = door.receive(environment.channel)
+        try:
+            record, descriptors = door.receive(environment.channel)
+        except ConnectionResetError:  # it was killed with a word of ours unread
+            record, descriptors = b"", []
         if not record:
             if environment.failure is None and not (environment.doors and environment.runtime):
                 environment.failure = ("child", 0)
