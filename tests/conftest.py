@@ -82,11 +82,11 @@ def deployed(daemon: Daemon) -> Iterator[Deployed]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
-    """A failed test shows what its daemon wrote."""
+    """A failed test shows what the daemons wrote."""
     report = yield
-    daemon = getattr(item, "funcargs", {}).get("daemon")
-    if report.failed and isinstance(daemon, Daemon):
-        report.sections.append(("log of the daemon (its end)", daemon.log()[-4000:]))
+    if report.failed:
+        for daemon in Daemon.open:
+            report.sections.append((f"log of the daemon {daemon.instance} (its end)", daemon.log()[-4000:]))
     return report
 
 

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import boto3
 import psutil
@@ -79,6 +79,8 @@ class Answer:
 class Daemon:
     """One instance of its own name, port and directories. Settings are configuration keys with dots."""
 
+    open: ClassVar[list[Daemon]] = []
+
     def __init__(self, **settings: Any) -> None:
         make_places()
         self.instance = "t" + secrets.token_hex(3)[:5]
@@ -97,6 +99,7 @@ class Daemon:
             "drain": 10,
         } | {key.replace("__", "."): value for key, value in settings.items()}
         inventory.STARTED.add(self.instance)
+        Daemon.open.append(self)
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[BaseClient] = []
         self._killed = False
@@ -163,11 +166,16 @@ class Daemon:
 
     def kill(self, room: str) -> None:
         """kill -9 of "keeper", "builder" or "service"."""
+        assert self.process is not None
+        rooms = psutil.Process(self.process.pid).children()
         os.kill(self.room(room).pid, signal.SIGKILL)
         if room == "keeper":
             self._killed = True
-            assert self.process is not None
             self.process.wait(_STOP_SECONDS)
+            deadline = time.monotonic() + _STOP_SECONDS
+            while set(rooms) & set(inventory.descendants()):  # they may still serve for a moment
+                assert time.monotonic() < deadline, rooms
+                time.sleep(0.01)
 
     def restart(self) -> None:
         """Stop and start again on the same directories."""
@@ -176,6 +184,7 @@ class Daemon:
 
     def close(self) -> None:
         """End the daemon and remove its directories."""
+        Daemon.open.remove(self)
         for client in self._clients:
             client.close()
         if self.process is not None and self.process.poll() is None:
