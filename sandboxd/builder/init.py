@@ -193,6 +193,10 @@ def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
         _run(AHEAD, child, report)
         report.step = "plan"
         plan = _receive_plan(child.channel)
+        # While pivot_root is half done (the old root lies over the new one) every process of the namespace counts as
+        # chrooted, and a chrooted one may make no user namespace.
+        if not runtime.recv(1):
+            os._exit(1)  # the runtime failed and has said why
         for name, step in SETUP:
             report.step = name
             step(child, plan)
@@ -214,6 +218,7 @@ def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
     with _reporting(child.channel.fileno()) as report:
         _run(DROP, child, report)
         report.step = "plan"
+        pid1.send(b"\1")
         word, descriptors, _, _ = socket.recv_fds(pid1, _WORD.size, 3)
         if not word:
             os._exit(1)  # pid 1 failed and has said why
