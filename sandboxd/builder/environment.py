@@ -5,6 +5,7 @@ Room: root, parent side. Every kernel object of an environment is named here onc
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -60,6 +61,12 @@ class Environment:
     running: bool = False
     ending: bool = False
     destroy_asked: bool = False
+
+    def abandon(self, step: str, errno: int) -> None:
+        """Have the child end, for a reason that is kept unless there is one already; its channel closes thereupon."""
+        self.failure = self.failure or (step, errno)
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self.channel.shutdown(socket.SHUT_WR)
 
     def take_descriptors(self) -> list[int]:
         """What the service gets, in the order of messages.Bound; they are the caller's to close."""
@@ -262,8 +269,7 @@ class Host:
     def go_on(self, environment: Environment, failure: tuple[str, int] | None = None) -> None:
         """Everything that comes from outside is in place, or has failed: pid 1 goes on, or ends."""
         if failure is not None:
-            environment.failure = environment.failure or failure
-            environment.channel.shutdown(socket.SHUT_WR)
+            environment.abandon(*failure)
         elif environment.plan is not None:
             plan, descriptors = environment.plan
             environment.plan = None

@@ -172,9 +172,8 @@ class Server:
         try:
             self._host.bind(environment, message.spec, environ)
         except (StepFailed, OSError) as error:
-            environment.failure = (error.step if isinstance(error, StepFailed) else "bind", error.errno or 0)
             log.warning("environment %d: %s", number, error)
-            environment.channel.shutdown(socket.SHUT_WR)
+            environment.abandon(error.step if isinstance(error, StepFailed) else "bind", error.errno or 0)
 
     def _answer_bind_with_stem(self, environment: Environment, message: Bind, environ: int) -> None:
         number = message.spec.environment_id
@@ -241,7 +240,11 @@ class Server:
     def _answer_init_ended(self, environment_id: int) -> None:
         environment = self._environments.get(environment_id)
         if environment is not None and environment.spec is not None and not environment.ending:
-            environment.cgroup.limit_cpu(environment.spec.cpu_quota)
+            try:
+                environment.cgroup.limit_cpu(environment.spec.cpu_quota)
+            except (StepFailed, OSError) as error:
+                log.warning("environment %d: %s", environment_id, error)
+                environment.cgroup.kill()  # rather none than one without its limit; the service hears that it ended
 
     def _answer_destroy(self, environment_id: int) -> None:
         environment = self._environments.get(environment_id)
