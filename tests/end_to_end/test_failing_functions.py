@@ -136,7 +136,7 @@ def test_timeout(daemon: Daemon, deployed: Deployed) -> None:
     }
     assert "still here\n" in answer.log
     report = next(line for line in answer.log.splitlines() if line.startswith("REPORT "))
-    duration = float(re.search(r"\tDuration: ([0-9.]+) ms", report)[1])  # type: ignore[index]
+    duration = float(re.search(r"\tDuration: ([0-9.]+) ms", report)[1])
     assert 1000 <= duration < 1500
     assert "Status: timeout" in report
 

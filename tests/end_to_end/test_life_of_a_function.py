@@ -32,7 +32,7 @@ def test_created_updated_deleted(daemon: Daemon) -> None:
     assert made["StateReason"] == "The function is being created."
     assert made["CodeSha256"] == base64.b64encode(hashlib.sha256(package).digest()).decode()
     assert (made["CodeSize"], made["MemorySize"], made["Timeout"]) == (len(package), 128, 3)
-    client.get_waiter("function_active_v2").wait(FunctionName="life", WaiterConfig={"Delay": 0.05})  # type: ignore[dict-item]
+    client.get_waiter("function_active_v2").wait(FunctionName="life", WaiterConfig={"Delay": 0.05})
     active = client.get_function(FunctionName="life")
     assert active["Configuration"]["State"] == "Active"
     assert active["Configuration"]["LastUpdateStatus"] == "Successful"
@@ -41,12 +41,12 @@ def test_created_updated_deleted(daemon: Daemon) -> None:
     updated = client.update_function_configuration(FunctionName="life", MemorySize=256, Timeout=5, Description="ä")
     assert updated["LastUpdateStatus"] == "InProgress"
     assert updated["RevisionId"] != made["RevisionId"]
-    client.get_waiter("function_updated_v2").wait(FunctionName="life", WaiterConfig={"Delay": 0.05})  # type: ignore[dict-item]
+    client.get_waiter("function_updated_v2").wait(FunctionName="life", WaiterConfig={"Delay": 0.05})
     now = client.get_function_configuration(FunctionName="life")
     assert (now["MemorySize"], now["Timeout"], now["Description"]) == (256, 5, "ä")
 
     client.update_function_code(FunctionName="life", ZipFile=counter.package.read_bytes())
-    client.get_waiter("function_updated_v2").wait(FunctionName="life", WaiterConfig={"Delay": 0.05})  # type: ignore[dict-item]
+    client.get_waiter("function_updated_v2").wait(FunctionName="life", WaiterConfig={"Delay": 0.05})
     assert json.load(client.invoke(FunctionName="life")["Payload"])["count"] == 1
 
     client.delete_function(FunctionName="life")

@@ -17,7 +17,7 @@ def report(answer: Answer) -> dict[str, str]:
 
 
 def number(text: str) -> float:
-    return float(re.match(r"[0-9.]+", text)[0])  # type: ignore[index]
+    return float(re.match(r"[0-9.]+", text)[0])
 
 
 def test_the_profile_of_today(fresh_daemon: NewDaemon) -> None:
