@@ -1,0 +1,221 @@
+"""The installed unit under a real systemd with unified cgroups: readiness, limits, kills, restarts, nothing left.
+
+These tests end the machine's own daemon many times, so they run only where scripts/vm-test asks for them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+UNIT = Path("/sys/fs/cgroup/system.slice/sandboxd.service")
+GROUPS = UNIT / "sandboxd-main"
+FUNCTION = """
+import os, time
+
+def handler(event, context):
+    if event == "memory":
+        return len(bytearray(512 << 20))
+    if event == "processes":
+        children = []
+        try:
+            while True:
+                if (pid := os.fork()) == 0:
+                    time.sleep(600)
+                children.append(pid)
+        except OSError as error:
+            for pid in children:
+                os.kill(pid, 9)
+            return error.errno
+    if event == "spin":
+        wall, cpu = time.monotonic(), time.process_time()
+        while time.monotonic() < wall + 3:
+            pass
+        return (time.process_time() - cpu) / (time.monotonic() - wall)
+    return "done"
+"""
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TEST_UNIT") != "1", reason="ends the machine's own daemon: scripts/vm-test runs it"
+)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done
+    return done.stdout.strip()
+
+
+def _systemctl(verb: str) -> None:
+    _run("systemctl", verb, "sandboxd")
+
+
+def _property(name: str) -> str:
+    return _run("systemctl", "show", "--property", name, "--value", "sandboxd")
+
+
+def _invoke(event: str) -> subprocess.CompletedProcess[str]:
+    command = ["sandboxd", "invoke", "probe", "--payload", json.dumps(event)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+
+
+def _result(event: str) -> object:
+    done = _invoke(event)
+    assert done.returncode == 0, done
+    return json.loads(done.stdout)
+
+
+def _room(name: str) -> int:
+    """The pid of a living room, by its title; waits while there is none."""
+    deadline = time.monotonic() + 60
+    while True:
+        for process in psutil.process_iter(["cmdline"]):
+            if " ".join(process.info["cmdline"] or []).startswith(f"sandboxd: {name}"):
+                return int(process.pid)
+        assert time.monotonic() < deadline, f"no {name}"
+        time.sleep(0.05)
+
+
+def _group_of_probe() -> Path:
+    """The control group of the function's one frozen environment."""
+    deadline = time.monotonic() + 60
+    while True:
+        frozen = [path.parent for path in GROUPS.glob("*/cgroup.events") if "frozen 1" in path.read_text()]
+        if len(frozen) == 1:
+            return frozen[0]
+        assert time.monotonic() < deadline, frozen
+        time.sleep(0.05)
+
+
+def _value(group: Path, name: str) -> str:
+    return (group / name).read_text().strip()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One function on the machine's own daemon, which has no environment of another function."""
+    _systemctl("restart")
+    code = tmp_path_factory.mktemp("probe")
+    (code / "app.py").write_text(FUNCTION)
+    _run(
+        "sandboxd", "function", "create", "probe", "--runtime", "python3.13", "--handler", "app.handler",
+        "--dir", str(code), "--timeout", "300",
+    )  # fmt: skip
+    yield
+    _systemctl("start")
+    _run("sandboxd", "function", "delete", "probe")
+    _systemctl("stop")
+
+
+def test_the_unit_is_active_because_the_daemon_said_so() -> None:
+    assert (_property("Type"), _property("ActiveState"), _property("SubState")) == ("notify", "active", "running")
+    assert int(_property("MainPID")) == _room("keeper")
+
+
+def test_the_doctor_finds_nothing_and_unified_cgroups() -> None:
+    report = _run("sandboxd", "doctor")
+    assert "FAIL" not in report
+    assert re.search(r"cgroups +v2; memory: v2 /sys/fs/cgroup, cpu: v2 /sys/fs/cgroup, pids: v2 /sys/fs/cgroup", report)
+
+
+def test_the_rooms_are_in_a_child_and_environments_beside_it() -> None:
+    assert _value(UNIT, "cgroup.procs") == ""
+    inside = _value(UNIT / "daemon", "cgroup.procs").split()
+    assert {str(_room(name)) for name in ("keeper", "builder", "service")} <= set(inside)
+    assert {"cpu", "memory", "pids"} <= set(_value(GROUPS, "cgroup.subtree_control").split())
+
+
+def test_an_environments_limits_are_set_and_it_freezes_when_idle() -> None:
+    assert _result("") == "done"
+    group = _group_of_probe()
+    assert _value(group, "memory.max") == str(128 << 20)
+    assert _value(group, "memory.swap.max") == "0"
+    assert _value(group, "memory.oom.group") == "1"
+    assert _value(group, "cpu.max") == "7200 100000"
+    assert _value(group, "pids.max") == "1024"
+    assert _result("") == "done"
+    assert _group_of_probe() == group
+
+
+def test_a_share_of_cpu_holds() -> None:
+    share = _result("spin")
+    assert isinstance(share, float)
+    assert share < 0.15
+
+
+def test_too_much_memory_is_reported_and_harms_nobody_else() -> None:
+    keeper, builder, service = map(_room, ("keeper", "builder", "service"))
+    done = _invoke("memory")
+    assert done.returncode != 0
+    assert json.loads(done.stdout)["errorType"] == "Runtime.OutOfMemory"
+    assert "\noom_group_kill 1" in _value(UNIT, "memory.events") + "\n"
+    assert _result("") == "done"
+    assert [keeper, builder, service] == list(map(_room, ("keeper", "builder", "service")))
+    assert _property("ActiveState") == "active"
+
+
+def test_too_many_processes_are_refused() -> None:
+    _run("sandboxd", "function", "update", "probe", "--memory", "1792")  # forking a thousand times needs some CPU
+    assert _result("processes") == 11  # EAGAIN
+
+
+@pytest.mark.parametrize("room", ["builder", "service"])
+def test_a_killed_room_comes_back_by_itself(room: str) -> None:
+    keeper, killed = _room("keeper"), _room(room)
+    os.kill(killed, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(killed)] if psutil.pid_exists(killed) else [], timeout=30)
+    assert _result("") == "done"
+    assert _room("keeper") == keeper
+    assert _property("NRestarts") == "0"
+
+
+def test_a_killed_keeper_is_started_again() -> None:
+    keeper = _room("keeper")
+    os.kill(keeper, signal.SIGKILL)
+    deadline = time.monotonic() + 120
+    while _property("NRestarts") != "1" or _property("ActiveState") != "active":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert _result("") == "done"
+    assert _value(UNIT, "cgroup.procs") == ""
+
+
+def test_restart_keeps_functions() -> None:
+    _systemctl("restart")
+    assert _result("") == "done"
+
+
+def test_stop_leaves_nothing() -> None:
+    _systemctl("stop")
+    assert (_property("ActiveState"), _property("Result")) == ("inactive", "success")
+    assert not UNIT.exists()
+    lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
+    assert not [line for line in lines if line.startswith("sandboxd: ") or "/var/runtime/bootstrap" in line]
+    assert "sandboxd" not in Path("/proc/self/mountinfo").read_text()
+    assert not list(Path("/sys/block").glob("loop*/loop/backing_file"))
+    assert sorted(os.listdir("/run/sandboxd")) == ["daemon.lock"]
+
+
+def test_a_daemon_in_a_group_that_is_not_its_own_leaves_it_alone() -> None:
+    # Without Delegate=.
+    _run("systemd-run", "--quiet", "--unit", "byhand", "--property", "KillMode=mixed", "sandboxd", "daemon")
+    try:
+        keeper = _room("keeper")
+        deadline = time.monotonic() + 120
+        while subprocess.run(["sandboxd", "status"], capture_output=True, check=False, timeout=60).returncode:
+            assert psutil.pid_exists(keeper) and time.monotonic() < deadline
+            time.sleep(0.2)
+        assert _value(Path(f"/proc/{keeper}"), "cgroup") == "0::/system.slice/byhand.service"
+        assert Path("/sys/fs/cgroup/sandboxd-main").is_dir()
+    finally:
+        _run("systemctl", "stop", "byhand")
+    assert not Path("/sys/fs/cgroup/sandboxd-main").exists()
