@@ -5,6 +5,9 @@ Room: service. May: parse and frame. May not: know what a path means.
 A framework costs more than the whole warm path of an invocation (docs/architecture.md has the figures), so a request
 goes from the parser to its handler in one call: no task, no copy of headers, no middleware. Bodies are buffered up to
 the door's limit and against one budget for the whole host.
+
+One file of some length because it is one state machine: parser callbacks, transport callbacks and answers of a
+connection share its state, and reading them apart would not be easier.
 """
 
 from __future__ import annotations

@@ -32,7 +32,6 @@ AT_EMPTY_PATH = 0x1000
 AT_RECURSIVE = 0x8000
 MNT_DETACH = 2
 MS_PRIVATE = 1 << 18
-MS_SLAVE = 1 << 19
 MOUNT_ATTR_RDONLY = 0x1
 MOUNT_ATTR_NOSUID = 0x2
 MOUNT_ATTR_NODEV = 0x4
@@ -48,8 +47,6 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 
-PR_SET_PDEATHSIG = 1
-PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_READ = 23
 PR_CAPBSET_DROP = 24
@@ -111,7 +108,7 @@ def move_mount(mount: int, target: int) -> None:
 
 
 def mount_setattr(mount: int, attributes: int, *, propagation: int = 0, recursive: bool = False) -> None:
-    """Set MOUNT_ATTR_* flags on a mount, and its propagation (MS_PRIVATE, MS_SLAVE)."""
+    """Set MOUNT_ATTR_* flags on a mount, and its propagation (MS_PRIVATE)."""
     request = struct.pack("=QQQQ", attributes, 0, propagation, 0)
     flags = AT_EMPTY_PATH | (AT_RECURSIVE if recursive else 0)
     _syscall("mount_setattr", _SYS_mount_setattr, c_int(mount), c_char_p(b""), c_uint(flags),
