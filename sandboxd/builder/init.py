@@ -2,12 +2,12 @@
 
 Room: root, child side, after fork. May: mount, drop. May not: log, thread, import, return.
 
-Three processes. The *maker* is forked by the builder, enters its cgroup and the new namespaces, has its ids mapped and
-forks two: *pid 1* of the new pid namespace, which does what can be done ahead (AHEAD) and waits for a plan, with which
-it sets the sandbox up (SETUP), gives everything up (DROP) and becomes the reaping init; and the *runtime*, which gives
-everything up ahead and waits for pid 1's word, which comes when the root is the image's. LAST and exec are all that is
-left then. When the maker exits the runtime becomes the builder's own child (the reaper of
-the maker's pid namespace, pid_namespaces(7)), which is how its exit status is known.
+Three processes. The *maker* is forked by the builder, enters its cgroup and the new namespaces, has its ids mapped
+(FIRST) and forks two: *pid 1* of the new pid namespace, which does what can be done ahead (AHEAD) and waits for a plan,
+with which it sets the sandbox up (SETUP), gives everything up (DROP) and becomes the reaping init; and the *runtime*,
+which gives everything up ahead and waits for pid 1's word, which comes when the root is the image's. LAST and exec are
+all that is left then. When the maker exits the runtime becomes the builder's own child (the reaper of the maker's pid
+namespace, pid_namespaces(7)), which is how its exit status is known.
 
 The channel to the builder carries fixed-size records; it closes by exec, so that end-of-file means: user code runs.
 """
@@ -22,7 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from ipaddress import IPv4Address
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import prctl
 
@@ -67,6 +67,12 @@ class Plan:
 
 
 @dataclass(slots=True)
+class _Maker:
+    channel: socket.socket
+    enter_cgroup: Callable[[], None]
+
+
+@dataclass(slots=True)
 class _Child:
     channel: socket.socket
     program: bytes  # the seccomp filter
@@ -78,8 +84,24 @@ class _Child:
     stem: bool = False
 
 
+AnyChild = TypeVar("AnyChild", _Maker, _Child)
+FirstStep = tuple[str, Callable[[_Maker], None]]
 Step = tuple[str, Callable[[_Child], None]]
 PlanStep = tuple[str, Callable[[_Child, Plan], None]]
+
+
+def _release_descriptors(maker: _Maker) -> None:
+    descriptor = maker.channel.detach()
+    linux.keep_only((0, 1, 2, descriptor))
+    maker.channel = socket.socket(fileno=3)
+
+
+def _new_namespaces(maker: _Maker) -> None:
+    """Enter them and wait until the builder has mapped the ids of the new user namespace."""
+    linux.unshare(namespaces.FIRST_NAMESPACES)
+    maker.channel.send(RECORD.pack(Said.IN_NAMESPACES, 0, 0, b""))
+    if not maker.channel.recv(1):
+        os._exit(1)
 
 
 def _open_door(child: _Child, port: int) -> None:
@@ -96,6 +118,17 @@ def _invoke_door(child: _Child, plan: Plan) -> None:
     if plan.invoke_door:
         _open_door(child, INVOKE_DOOR_PORT)
 
+
+# What the maker does before it forks, so that it holds for both: as root of the host, then of the outer user namespace.
+FIRST: list[FirstStep] = [
+    ("cgroup", lambda maker: maker.enter_cgroup()),
+    # Everything else of the builder's goes now: a copy of a mount's or pipe's descriptor would keep it alive.
+    ("builder's descriptors", _release_descriptors),
+    ("namespaces", _new_namespaces),
+    ("cgroup namespace", lambda _: linux.unshare(linux.CLONE_NEWCGROUP)),
+    ("maker's ids", lambda _: namespaces.become_in_child(0)),
+    ("keyring", lambda _: linux.join_new_session_keyring()),
+]
 
 # What pid 1 does ahead of any plan, as root of the outer user namespace, in the new namespaces.
 AHEAD: list[Step] = [
@@ -135,31 +168,17 @@ LAST: list[Step] = [
 def _descriptors(child: _Child) -> None:
     """Keep 0 (null), 1 and 2 (log), of a stem 3 (orders), and until exec 4 (channel) and 5 (environ)."""
     null = os.open("/dev/null", os.O_RDWR)
-    kept = (null, child.log, child.log, child.orders, child.channel.fileno(), child.environ)
+    kept = (null, child.log, child.log, child.orders, child.channel.detach(), child.environ)
     linux.keep_only(kept, inheritable=4 if child.stem else 3)
+    child.channel = socket.socket(fileno=4)
 
 
 def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:
     """The maker's whole life."""
-    with _reporting(channel.fileno()) as report:
+    maker = _Maker(channel, enter_cgroup)
+    with _reporting(maker) as report:
         prctl.set_proctitle("sandboxd: spare environment")
-        report.step = "cgroup"
-        enter_cgroup()
-        # Everything else of the builder's goes now: a copy of a mount's or pipe's descriptor would keep it alive.
-        descriptor = channel.detach()
-        linux.keep_only((0, 1, 2, descriptor))
-        channel, report.channel = socket.socket(fileno=3), 3
-        report.step = "namespaces"
-        linux.unshare(namespaces.FIRST_NAMESPACES)
-        channel.send(RECORD.pack(Said.IN_NAMESPACES, 0, 0, b""))
-        if not channel.recv(1):
-            os._exit(1)
-        report.step = "cgroup namespace"
-        linux.unshare(linux.CLONE_NEWCGROUP)
-        report.step = "ids"
-        namespaces.become_in_child(0)
-        report.step = "keyring"
-        linux.join_new_session_keyring()
+        _run(FIRST, maker, report)
         report.step = "fork"
         # pivot_root moves every process of the namespace to the new root, but misses one that is being forked
         # meanwhile; by the time of a plan both are there.
@@ -167,12 +186,12 @@ def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[],
         pid1 = os.fork()
         if pid1 == 0:
             theirs.close()
-            _run_pid1(_Child(channel, program, 0), ours)
+            _run_pid1(_Child(maker.channel, program, 0), ours)
         ours.close()
         runtime = os.fork()
         if runtime == 0:
-            _run_runtime(_Child(channel, program, 1), theirs)
-        channel.send(RECORD.pack(Said.FORKED, pid1, runtime, b""))
+            _run_runtime(_Child(maker.channel, program, 1), theirs)
+        maker.channel.send(RECORD.pack(Said.FORKED, pid1, runtime, b""))
         os._exit(0)
     os._exit(1)
 
@@ -189,7 +208,7 @@ def _receive_plan(channel: socket.socket) -> Plan:
 
 
 def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
-    with _reporting(child.channel.fileno()) as report:
+    with _reporting(child) as report:
         _run(AHEAD, child, report)
         report.step = "plan"
         plan = _receive_plan(child.channel)
@@ -206,7 +225,6 @@ def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
         socket.send_fds(runtime, [_WORD.pack(plan.open_files, plan.stem)], [plan.log, plan.environ, plan.orders])
         _run(DROP, child, report)
         _run(LAST, child, report)
-        report.channel = 4
         report.step = "exec of init"
         _default_signals()
         os.closerange(0, 4)
@@ -215,7 +233,7 @@ def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
 
 
 def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
-    with _reporting(child.channel.fileno()) as report:
+    with _reporting(child) as report:
         _run(DROP, child, report)
         report.step = "plan"
         pid1.send(b"\1")
@@ -225,7 +243,6 @@ def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
         child.open_files, child.stem = _WORD.unpack(word)
         child.log, child.environ, child.orders = descriptors
         _run(LAST, child, report)
-        report.channel = 4
         report.step = "exec of runtime"
         os.chdir("/var/task")
         environ = dict(
@@ -236,7 +253,7 @@ def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
     os._exit(1)
 
 
-def _run(steps: list[Step], child: _Child, report: _reporting) -> None:
+def _run(steps: list[tuple[str, Callable[[AnyChild], None]]], child: AnyChild, report: _reporting) -> None:
     for name, step in steps:
         report.step = name
         step(child)
@@ -252,8 +269,8 @@ def _default_signals() -> None:
 class _reporting:  # noqa: N801  # reads as a with-statement
     """Tells the builder which step failed and why; nothing leaves the child otherwise."""
 
-    def __init__(self, channel: int) -> None:
-        self.channel, self.step = channel, ""
+    def __init__(self, child: _Maker | _Child) -> None:
+        self._child, self.step = child, ""
 
     def __enter__(self) -> _reporting:
         return self
@@ -262,6 +279,6 @@ class _reporting:  # noqa: N801  # reads as a with-statement
         if error is not None:
             errno = error.errno if isinstance(error, OSError | StepFailed) else 0
             try:
-                os.write(self.channel, RECORD.pack(Said.FAILED, errno or 0, 0, self.step.encode()[:32]))
+                self._child.channel.send(RECORD.pack(Said.FAILED, errno or 0, 0, self.step.encode()[:32]))
             finally:
                 os._exit(1)

@@ -25,7 +25,7 @@ result = {
     'cmdline': open('/proc/self/cmdline').read(),
     'descriptors': {n: re.sub('[0-9]+', 'N', os.readlink(f'/proc/self/fd/{n}')) for n in os.listdir('/proc/self/fd')
                     if int(n) < 3},
-    'mounts': [[m[4], m[5], *m[m.index('-') + 1 : m.index('-') + 2]] for m in mounts],
+    'mounts': sorted([m[4], m[5], m[m.index('-') + 1]] for m in mounts),  # their order is that of their making
     'limits': open('/proc/self/limits').read(),
     'cgroup': open('/proc/self/cgroup').read(),
     'status': {key: status[key].strip() for key in (
