@@ -103,6 +103,8 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self._clients: list[BaseClient] = []
         self._killed = False
+        self.launcher = ["-m", "sandboxd"]  # or what tests.support.patched puts in its place
+        self.under: list[str] = []  # a command that the daemon is started by
 
     # life
 
@@ -132,7 +134,7 @@ class Daemon:
         self.write_config()
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-I", "-m", "sandboxd", "daemon", "--config", str(self.config_file)],
+                [*self.under, sys.executable, "-I", *self.launcher, "daemon", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), cwd=REPOSITORY,
             )  # fmt: skip
         return self.process
