@@ -1,8 +1,8 @@
 """The real daemon with one of a test's own functions run in each room before that room begins.
 
-`python -I patched.py MODULE:FUNCTION ARGUMENT daemon …` is the `sandboxd` command, but builder and service start through
-this file too, and call FUNCTION(room's module, ARGUMENT) first. So a test can leave a step of a visible list out, or
-stop a room at it, and production code needs no switch for that.
+`python -I patched.py MODULE:FUNCTION ARGUMENT daemon …` is the `sandboxd` command, but builder and service start
+through this file too, and call FUNCTION(room's module, ARGUMENT) first. So a test can leave a step of a visible list
+out, or stop a room at it, and production code needs no switch for that.
 """
 
 from __future__ import annotations
