@@ -66,10 +66,10 @@ class Server:
     """Answers one service over one channel until either ends."""
 
     def __init__(
-        self, config: Config, generation: str, channel: socket.socket, host: Host, code_directory: int
+        self, config: Config, generation: str, channel: socket.socket, host: Host, code_directory: int, extractor: bytes
     ) -> None:
         self._config, self._generation, self._channel, self._host = config, generation, channel, host
-        self._code = code_directory
+        self._code, self._extractor = code_directory, extractor
         self._environments: dict[int, Environment] = {}
         self._by_pid: dict[int, Environment] = {}
         self._ending: set[Environment] = set()
@@ -324,7 +324,8 @@ class Server:
         slot = self._host.slots.take()
         uid = self._host.uid(slot)
         if os.fork() == 0:
-            code.run_unpacker(self._code, name, package, uid, message.max_bytes, message.max_entries, writer)
+            limits = message.max_bytes, message.max_entries
+            code.run_unpacker(self._code, name, package, uid, *limits, writer, self._extractor)
         os.close(writer)
         self._unpackers += 1
         self._selector.register(reader, selectors.EVENT_READ, lambda: self._on_unpacked(message, reader, slot))
@@ -371,12 +372,14 @@ def main() -> NoReturn:
         router = Router(config)
         volumes = Volumes(str(config.data_dir / "volumes"))
         program = seccomp.compile_profile(seccomp.profile())
-        code_directory = os.open(config.code_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        extractor = seccomp.compile_profile(seccomp.profile("extractor.json"))
+        code_directory = code.open_directory(str(config.code_dir))
         rootfs.prepare_builder_root(config)
     except (StepFailed, OSError) as error:
         log.error("cannot start: %s", error)
         sys.exit(1)
-    server = Server(config, generation, channel, Host(config, cgroups, volumes, router, program), code_directory)
+    host = Host(config, cgroups, volumes, router, program)
+    server = Server(config, generation, channel, host, code_directory, extractor)
     gc.collect()
     gc.freeze()  # every fork copies what a collection would touch
     try:

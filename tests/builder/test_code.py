@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from sandboxd.builder import code
+from sandboxd.builder import code, seccomp
 from sandboxd.privsep.messages import UnpackStatus
 
 UID = 1_999_000_001
 NAME = "d" * 64
+PROGRAM = seccomp.compile_profile(seccomp.profile("extractor.json"))
 MAX_BYTES, MAX_ENTRIES = 1_000_000, 1000
 
 
@@ -30,7 +31,7 @@ def unpack(directory: int, package: bytes, max_bytes: int = MAX_BYTES) -> tuple[
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        code.run_unpacker(directory, NAME, file, UID, max_bytes, MAX_ENTRIES, writer)
+        code.run_unpacker(directory, NAME, file, UID, max_bytes, MAX_ENTRIES, writer, PROGRAM)
     os.close(writer)
     result = os.read(reader, 100)
     os.close(reader)
