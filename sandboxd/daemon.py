@@ -38,7 +38,7 @@ _CLONE_NEWPID = 0x20000000
 _BACKLOG = 4096
 _BUILDER_END_SECONDS = 10.0
 _SERVICE_END_SECONDS = 5.0
-_MAX_STARTS = 6  # of one minute: more means that starting again does not help
+_MAX_REFUSALS, _MAX_DEATHS = 2, 6  # starts in a row that ended by their own word, or were killed, before they served
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -79,7 +79,6 @@ class _Keeper:
     def __init__(self, config: Config, lock: int, sockets: list[socket.socket]) -> None:
         self._config, self._lock, self._sockets = config, lock, sockets
         self._stopping = False
-        self._starts: list[float] = []
         self._selector = selectors.DefaultSelector()
         reader, writer = socket.socketpair()
         for end in (reader, writer):
@@ -96,19 +95,18 @@ class _Keeper:
             self._stopping = True
 
     def run(self) -> int:
-        """Keep one generation alive after another until told to stop."""
+        """Keep one generation alive after another until told to stop, or until several in a row do not serve."""
+        refusals = deaths = 0
         while True:
-            now = time.monotonic()
-            self._starts = [start for start in self._starts if start > now - 60] + [now]
-            if len(self._starts) > _MAX_STARTS:
-                log.error("ended %d times within a minute: giving up", _MAX_STARTS)
-                return 1
             rooms = self._start()
             served = self._watch(rooms)
             if self._stopping:
                 return self._stop(rooms)
+            killed = -signal.SIGKILL in (rooms.builder.poll(), rooms.service.poll())
             log.warning("%s ended: starting again", self._end(rooms))
-            if not served and len(self._starts) > 1:
+            refusals = 0 if served else refusals + (not killed)
+            deaths = 0 if served else deaths + killed
+            if refusals == _MAX_REFUSALS or deaths == _MAX_DEATHS:
                 log.error("did not come up: giving up")
                 return 1
 
