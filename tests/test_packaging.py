@@ -77,11 +77,11 @@ def test_scripts_are_programs(script: Path) -> None:
 
 
 def test_all_scripts_are_there() -> None:
-    assert {"provision", "quickstart", "check", "test", "lock", "run"} <= {script.name for script in SCRIPTS}
+    assert {"provision", "install", "quickstart", "check", "test", "vm-test", "lock", "run"} <= {script.name for script in SCRIPTS}
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
-@pytest.mark.parametrize("script", ["provision", "quickstart", "test"])
+@pytest.mark.parametrize("script", ["provision", "install", "quickstart", "test", "vm-test"])
 def test_scripts_that_need_root_say_so(script: str) -> None:
     with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # the checkout may be closed to other users
         os.chmod(directory, 0o755)
@@ -100,29 +100,42 @@ def _become_nobody() -> None:
     os.setresuid(65534, 65534, 65534)
 
 
-def test_provision_takes_one_option_only() -> None:
+@pytest.mark.parametrize("script", ["provision", "install"])
+def test_an_unknown_option_is_refused(script: str) -> None:
     done = subprocess.run(
-        [REPOSITORY / "scripts" / "provision", "--nonsense"], capture_output=True, text=True, check=False, timeout=60
+        [REPOSITORY / "scripts" / script, "--nonsense"], capture_output=True, text=True, check=False, timeout=60
     )
     assert done.returncode == 2
     assert done.stdout == ""
 
 
-def test_unit_leaves_proc_and_dev_whole() -> None:
+def read_unit(name: str) -> dict[str, dict[str, str]]:
     unit = configparser.RawConfigParser(strict=False)
     unit.optionxform = str  # type: ignore[assignment, method-assign]
-    unit.read(REPOSITORY / "scripts" / "sandboxd.service")
-    service = dict(unit["Service"])
+    text = (REPOSITORY / "scripts" / name).read_text()
+    unit.read_string(text.replace("ListenStream=@UNIX@", "ListenUnix=@UNIX@"))  # the parser takes no key twice
+    return {section: dict(unit[section]) for section in unit.sections()}
+
+
+def test_the_service_leaves_proc_and_dev_whole() -> None:
+    service = read_unit("sandboxd.service")["Service"]
     expected = {
         "Type": "notify",
         "NotifyAccess": "main",
         "Delegate": "yes",
         "KillMode": "mixed",
         "Restart": "on-failure",
+        "ExecStart": "/opt/sandboxd/current/bin/sandboxd daemon",
     }
     assert expected.items() <= service.items()
-    assert service["ExecStart"] == "@REPOSITORY@/.venv/bin/sandboxd daemon"
     assert [key for key in service if key.startswith(("Protect", "Private", "Proc", "ReadOnly", "Inaccessible"))] == []
+
+
+def test_the_sockets_are_systemds_and_not_everybodys() -> None:
+    socket = read_unit("sandboxd.socket")["Socket"]
+    assert socket["SocketMode"] == "0660"
+    assert socket["SocketGroup"] == "@GROUP@"
+    assert "sandboxd.socket" in read_unit("sandboxd.service")["Unit"]["Requires"].split()
 
 
 def test_wheel_carries_recipes_and_profiles(tmp_path: Path) -> None:
