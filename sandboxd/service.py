@@ -1,10 +1,11 @@
 """The service: REST API, scheduler, Runtime API and store in one unprivileged process.
 
 Room: service, user `sandboxd`, no capability. May: talk to clients, functions and, by messages, to the builder.
-May not: mount, clone, kill by pid, touch netlink. This file only puts the rooms together.
+May not: exec, fork, mount, kill by pid, touch netlink: `service_profile.json` names all the system calls it has. This
+file only puts the rooms together.
 
 Everything is imported before privilege is given up, and nothing behind it: the interpreter and the checkout may lie in
-a directory, such as /root, that the service's user cannot read.
+a directory, such as /root, that the service's user cannot read, and the filter lets no library in.
 """
 
 from __future__ import annotations
@@ -34,10 +35,13 @@ from sandboxd.errors import ApiError
 from sandboxd.http import Budget, HttpLimits, serve
 from sandboxd.privsep.client import Client
 from sandboxd.scheduler.scheduler import Scheduler
+from sandboxd.seccomp import make_filter, read_profile
 from sandboxd.store.store import Store
 
 _BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, on the whole host
 _BACKLOG = 4096
+_PROFILE = "service_profile.json"
+_UNUSED = (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_RTPRIO)
 
 log = logging.getLogger("sandboxd.service")
 
@@ -62,14 +66,19 @@ def main() -> None:
     prctl.set_proctitle("sandboxd: service")
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     service_model.document()
-    _raise_descriptor_limit()
+    _set_limits()
+    filter_ = make_filter(read_profile("sandboxd", _PROFILE))
     _drop_privilege(config.user)
+    filter_.load()
     uvloop.run(_serve(config, given))
 
 
-def _raise_descriptor_limit() -> None:
+def _set_limits() -> None:
+    """As many descriptors as there may be; of what a service has no use for, nothing."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    for kind in _UNUSED:
+        resource.setrlimit(kind, (0, 0))
 
 
 def _drop_privilege(user: str) -> None:

@@ -372,7 +372,7 @@ def main() -> NoReturn:
         router = Router(config)
         volumes = Volumes(str(config.data_dir / "volumes"))
         program = seccomp.compile_profile(seccomp.profile())
-        extractor = seccomp.compile_profile(seccomp.profile("extractor.json"))
+        extractor = seccomp.compile_profile(seccomp.profile(seccomp.EXTRACTOR_PROFILE))
         code_directory = code.open_directory(str(config.code_dir))
         rootfs.prepare_builder_root(config)
     except (StepFailed, OSError) as error:

@@ -13,7 +13,7 @@ from sandboxd.privsep.messages import UnpackStatus
 
 UID = 1_999_000_001
 NAME = "d" * 64
-PROGRAM = seccomp.compile_profile(seccomp.profile("extractor.json"))
+PROGRAM = seccomp.compile_profile(seccomp.profile(seccomp.EXTRACTOR_PROFILE))
 MAX_BYTES, MAX_ENTRIES = 1_000_000, 1000
 
 
