@@ -77,7 +77,9 @@ def test_scripts_are_programs(script: Path) -> None:
 
 
 def test_all_scripts_are_there() -> None:
-    assert {"provision", "install", "quickstart", "check", "test", "vm-test", "lock", "run"} <= {script.name for script in SCRIPTS}
+    assert {"provision", "install", "quickstart", "check", "test", "vm-test", "lock", "run"} <= {
+        script.name for script in SCRIPTS
+    }
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
