@@ -38,6 +38,7 @@ class Config:
     api_listen: tuple[str, int] = ("127.0.0.1", 8470)
     api_auth: str = "sigv4"
     network_pool: IPv4Network = field(default_factory=lambda: IPv4Network("10.210.0.0/16"))
+    resolvers: tuple[str, ...] = ()  # whom names are asked of; none: those of /etc/resolv.conf
     limits_profile: str = "classic"
     limits: Limits = field(default_factory=Limits)
     source: str = "built-in defaults"
@@ -115,6 +116,13 @@ def _network(value: Any) -> IPv4Network:
     return network
 
 
+def _addresses(value: Any) -> tuple[str, ...]:
+    try:
+        return tuple(str(ip_address(text)) for text in (value.split() if isinstance(value, str) else value))
+    except (TypeError, ValueError):
+        raise ValueError("IP addresses, as a list or a text with spaces between") from None
+
+
 def _positive(value: Any) -> int:
     number = _number(value, int)
     if number is None or not 0 < number < 1 << 40:
@@ -144,6 +152,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "api.listen": ("api_listen", _listen),
     "api.auth": ("api_auth", _matching(r"sigv4|none", '"sigv4" or "none"')),
     "network.pool": ("network_pool", _network),
+    "network.resolvers": ("resolvers", _addresses),
     "limits.profile": ("limits_profile", _matching("|".join(PROFILES), " or ".join(f'"{p}"' for p in PROFILES))),
 }
 _KEYS |= {f"limits.{f.name}": (f"limits.{f.name}", _positive) for f in fields(Limits)}

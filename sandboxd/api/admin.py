@@ -24,8 +24,8 @@ from sandboxd.config import Config
 from sandboxd.errors import ApiError
 from sandboxd.http import Request
 from sandboxd.model.arn import LATEST
-from sandboxd.model.function import EgressRule, Policy
-from sandboxd.privsep.messages import MAX_EGRESS
+from sandboxd.model.egress import EgressRule, HostRule, check_bounds, parse
+from sandboxd.model.function import Policy
 from sandboxd.store.store import Store
 
 PREFIX = "/sandboxd/v1/"
@@ -168,7 +168,7 @@ def endpoint(host: str, port: int) -> str:
 
 
 def _describe(policy: Policy) -> dict[str, Any]:
-    return {"AllowEgress": [str(rule) for rule in policy.egress], "AllowInvoke": policy.invoke}
+    return {"AllowEgress": [str(rule) for rule in (*policy.egress, *policy.hosts)], "AllowInvoke": policy.invoke}
 
 
 def _read_policy(document: Any) -> Policy:
@@ -176,15 +176,17 @@ def _read_policy(document: Any) -> Policy:
         raise invalid_parameter("A policy has AllowEgress and AllowInvoke, and nothing else")
     egress, invoke = document.get("AllowEgress", []), document.get("AllowInvoke", False)
     if not isinstance(egress, list) or not all(isinstance(rule, str) for rule in egress):
-        raise invalid_parameter("AllowEgress is a list of CIDR:PORT")
+        raise invalid_parameter("AllowEgress is a list of CIDR:PORT and HOST:PORT")
     if not isinstance(invoke, bool):
         raise invalid_parameter("AllowInvoke is true or false")
-    if len(egress) > MAX_EGRESS:
-        raise invalid_parameter(f"AllowEgress has more than {MAX_EGRESS} rules")
     try:
-        return Policy(tuple(sorted({EgressRule.parse(rule) for rule in egress})), invoke)
+        rules = {parse(rule) for rule in egress}
+        networks = sorted(rule for rule in rules if isinstance(rule, EgressRule))
+        hosts = sorted(rule for rule in rules if isinstance(rule, HostRule))
+        check_bounds(networks, [host.port for host in hosts])
     except ValueError as error:
-        raise invalid_parameter(str(error)) from None
+        raise invalid_parameter(f"AllowEgress: {error}") from None
+    return Policy(tuple(networks), tuple(hosts), invoke)
 
 
 def _whole_characters(data: bytes) -> tuple[str, int]:

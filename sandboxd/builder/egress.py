@@ -7,6 +7,11 @@ Match order in the sets is `src,dst,dst`: environment's address, destination's p
 *exact* holds single addresses that a policy names; *named* its networks inside closed ranges, looked at only after
 *host*, whatever this host takes for itself; *public* the rest, looked at only after *closed*: private, link-local and
 the clouds' metadata addresses. A set holds an entry per port, so whoever may reach every public one is in *anywhere*.
+
+*opened* is filled by what permitted names lead to, each address for its answer's time, and is looked at last. A flow
+that began in that time may go on after it, and only while its environment lives: *numbers* gives an environment's
+address its number, which the flow's first packet leaves in the flow (connmark). No rule can compare two marks, but a
+mask of 0 makes CONNMARK combine them by XOR: 0 says that they are the same.
 """
 
 from __future__ import annotations
@@ -16,73 +21,94 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
-from pyroute2.ipset import PortRange
+from pyroute2.ipset import PortEntry, PortRange
+
+from sandboxd.model.egress import CLOSED, EgressRule
 
 UPLINK = "uplink"
 FLOWS_PER_ENVIRONMENT = 256
-SETS = {
-    "exact": "ip,port,net",
-    "host": "net",
-    "named": "ip,port,net",
-    "closed": "net",
-    "public": "ip,port,net",
-    "anywhere": "ip",
+# A flow that has ended is remembered for two minutes, here and by the host, and counts as none of those above.
+NEW_FLOWS_PER_SECOND = 50
+MAX_OPENED = 512  # addresses with a port that names have led one environment to, open at one time
+SETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "exact": ("ip,port,net", {}),
+    "host": ("net", {}),
+    "named": ("ip,port,net", {}),
+    "closed": ("net", {}),
+    "public": ("ip,port,net", {}),
+    "anywhere": ("ip", {}),
+    "opened": ("ip,port,ip", {"timeout": 0}),
+    "numbers": ("ip", {"skbinfo": True}),
 }
-CLOSED = tuple(
-    map(
-        IPv4Network,
-        (
-            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
-            "192.0.0.0/24", "192.168.0.0/16", "198.18.0.0/15", "224.0.0.0/4", "240.0.0.0/4",
-            "168.63.129.16/32",  # Azure's metadata; AWS's and Alibaba's lie in 169.254/16 and 100.64/10
-        ),
-    )
-)  # fmt: skip
 
-_RULES = f"""*filter
+_NEW, _ESTABLISHED = "-m conntrack --ctstate NEW", "-m conntrack --ctstate ESTABLISHED"
+_RULES = f"""*mangle
+:FORWARD ACCEPT [0:0]
+:names - [0:0]
+-A FORWARD -m set --match-set numbers src -j names
+-A names {_NEW} -m set --match-set opened src,dst,dst -j SET --map-set numbers src --map-mark
+-A names {_NEW} -j CONNMARK --save-mark
+-A names {_ESTABLISHED} -j SET --map-set numbers src --map-mark
+-A names {_ESTABLISHED} -j CONNMARK --restore-mark --nfmask 0 --ctmask 0xffffffff
+COMMIT
+*filter
 :INPUT DROP [0:0]
 :FORWARD DROP [0:0]
 :OUTPUT ACCEPT [0:0]
 :decide - [0:0]
+:slowly - [0:0]
 -A FORWARD -i {UPLINK} -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
 -A FORWARD ! -o {UPLINK} -j DROP
 -A FORWARD -m conntrack --ctstate INVALID -j DROP
--A FORWARD -m conntrack --ctstate NEW -m connlimit --connlimit-above {FLOWS_PER_ENVIRONMENT} --connlimit-mask 32 -j DROP
+-A FORWARD {_NEW} -m connlimit --connlimit-above {FLOWS_PER_ENVIRONMENT} --connlimit-mask 32 -j DROP
 -A FORWARD -p tcp -j decide
 -A FORWARD -p udp -j decide
 -A FORWARD -j REJECT --reject-with icmp-admin-prohibited
--A decide -m set --match-set exact src,dst,dst -j ACCEPT
+-A decide -m set --match-set exact src,dst,dst -g slowly
 -A decide -m set --match-set host dst -j RETURN
--A decide -m set --match-set named src,dst,dst -j ACCEPT
+-A decide -m set --match-set named src,dst,dst -g slowly
 -A decide -m set --match-set closed dst -j RETURN
--A decide -m set --match-set public src,dst,dst -j ACCEPT
--A decide -m set --match-set anywhere src -j ACCEPT
+-A decide -m set --match-set public src,dst,dst -g slowly
+-A decide -m set --match-set anywhere src -g slowly
+-A decide {_NEW} -m set --match-set opened src,dst,dst -g slowly
+-A decide {_ESTABLISHED} -m set --match-set numbers src -m mark --mark 0 -j ACCEPT
+-A slowly {_NEW} -m hashlimit --hashlimit-name flows --hashlimit-mode srcip \
+--hashlimit-above {NEW_FLOWS_PER_SECOND}/sec --hashlimit-burst {FLOWS_PER_ENVIRONMENT} -j DROP
+-A slowly -j ACCEPT
 COMMIT
 *nat
 :POSTROUTING ACCEPT [0:0]
+-A POSTROUTING -o {UPLINK} -m set --match-set exact src,dst,dst -j SNAT --to-source %(exact)s
 -A POSTROUTING -o {UPLINK} -j SNAT --to-source %(router)s
 COMMIT
 """
 NO_IPV6 = "*filter\n:INPUT DROP [0:0]\n:FORWARD DROP [0:0]\n:OUTPUT DROP [0:0]\nCOMMIT\n"
-_ANYWHERE = (IPv4Network("0.0.0.0/0"), 1, 65_535)
+_PROTOCOLS = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 Entry = tuple[str, str | tuple[Any, ...]]  # name of the set, value
 
 
-def router_rules(router: IPv4Address) -> str:
-    """The router's rules as iptables-restore reads them; `router` is its end of the uplink."""
-    return _RULES % {"router": router}
+def router_rules(router: IPv4Address, exact: IPv4Address) -> str:
+    """The router's rules as iptables-restore reads them; the addresses are its own, on the uplink: `exact` is where
+    flows to addresses that a policy names exactly come from, by which the host knows them."""
+    return _RULES % {"router": router, "exact": exact}
 
 
-def entries_for(address: str, rules: list[tuple[IPv4Network, int, int]]) -> Iterator[Entry]:
-    """The set entries that are an environment's permissions: networks, first and last port."""
+def entries_for(address: str, rules: list[EgressRule]) -> Iterator[Entry]:
+    """The set entries that are an environment's permissions."""
     for rule in rules:
-        if rule == _ANYWHERE:
+        if rule.is_everything:
             yield "anywhere", address
             continue
-        network, first, last = rule
-        for part in halves(network):
-            for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-                yield set_for(network), (address, PortRange(first, last, protocol=protocol), str(part))
+        for part in halves(rule.network):
+            for protocol in _PROTOCOLS:
+                ports = PortRange(rule.port_first, rule.port_last, protocol=protocol)
+                yield set_for(rule.network), (address, ports, str(part))
+
+
+def opened_entries(address: str, destination: IPv4Address, port: int) -> Iterator[Entry]:
+    """The set entries of an address that a name led to."""
+    for protocol in _PROTOCOLS:
+        yield "opened", (address, PortEntry(port, protocol=protocol), str(destination))
 
 
 def set_for(network: IPv4Network) -> str:

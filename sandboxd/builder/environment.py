@@ -152,13 +152,14 @@ class Host:
                 os.close(environment.tmp)
                 environment.tmp = -1
                 environment.tmp = self._volumes.make(spec.tmp_mb, self.function_uid(environment.slot))
-        if spec.egress:
+        if spec.linked:
             environment.address = self.router.addresses.take()
         descriptors = self._plan(environment, spec.image_digest, environ)
         with _step("code"):
             descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
         packed = environment.address.packed if environment.address else bytes(4)
-        environment.plan = (init.PLAN.pack(spec.open_files, spec.invoke_door, False, packed), descriptors)
+        numbers = (spec.open_files, spec.invoke_door, bool(spec.host_ports), False, packed)
+        environment.plan = (init.PLAN.pack(*numbers), descriptors)
         self._go_on_with_plan(environment)
 
     def boot(self, environment: Environment, image: bytes, environ: int) -> None:
@@ -171,13 +172,13 @@ class Host:
         with _step("orders"):
             reader, environment.orders = os.pipe2(os.O_CLOEXEC)
             descriptors.append(reader)
-        environment.plan = (init.PLAN.pack(limits.open_files, False, True, bytes(4)), descriptors)
+        environment.plan = (init.PLAN.pack(limits.open_files, False, False, True, bytes(4)), descriptors)
         self._go_on_with_plan(environment)
 
     def fits_stem(self, spec: EnvironmentSpec) -> bool:
         """Whether a stem can become this environment; what it cannot be given afterwards takes boot and bind in one."""
         same = spec.tmp_mb == TEMPLATE_MB and spec.open_files == self._config.limits.open_files
-        return same and not (spec.at_exec or spec.invoke_door or spec.egress)
+        return same and not (spec.at_exec or spec.invoke_door or spec.linked)
 
     def bind_stem(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
         """Make a stem the environment of a spec: limits, code, and its variables, which nobody here reads.
@@ -261,8 +262,7 @@ class Host:
         with _step("network"):
             namespace = os.open(f"/proc/{environment.pid1}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
-                spec = environment.spec
-                self.router.admit(spec.environment_id, namespace, environment.address, spec.egress)
+                self.router.admit(environment.spec, namespace, environment.address)
             finally:
                 os.close(namespace)
 

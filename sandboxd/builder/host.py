@@ -1,4 +1,4 @@
-"""The host's share of the network: one link, two rules with one chain of ours, and the forwarding switch.
+"""The host's share of the network: one link, three rules with one chain of ours, and the forwarding switch.
 
 Room: root, in the host's network namespace. May: iptables on what carries this instance's name. May not: anything else.
 
@@ -13,18 +13,25 @@ import fcntl
 import re
 import subprocess
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from sandboxd.config import Config
 from sandboxd.errors import StepFailed
 
 _FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+UPLINK_PREFIX = 29
 _COMMENT = "sandboxd: forwarding was "
 
 
 def link_name(instance: str) -> str:
     """Name of the host's end of the uplink (15 characters at most)."""
     return f"sbx-{instance}"
+
+
+def router_addresses(config: Config) -> tuple[IPv4Address, IPv4Address]:
+    """The router's two, on the uplink: of every flow, and of those to addresses that a policy names exactly."""
+    return config.network_pool[2], config.network_pool[3]
 
 
 def _chain(instance: str) -> str:
@@ -36,17 +43,28 @@ def _record(config: Config) -> Path:
 
 
 def _rules(config: Config) -> list[list[str]]:
-    """The two rules in the host's own chains: chain, match and target, table last."""
-    router = f"{config.network_pool[2]}/32"
+    """The rules in the host's own chains: chain, match and target, table last.
+
+    The first closes whatever the host takes for itself from the moment that it does, before anybody's DNAT; the router
+    hears of it only thereafter.
+    """
+    link, (_, exact) = link_name(config.instance), router_addresses(config)
+    own = ["!", "-s", f"{exact}/32", "-m", "addrtype", "!", "--dst-type", "UNICAST"]
     return [
+        ["PREROUTING", "-i", link, *own, "-j", "DROP", "-t", "raw"],
         ["FORWARD", "-j", _chain(config.instance), "-t", "filter"],
-        ["POSTROUTING", "-s", router, "!", "-o", link_name(config.instance), "-j", "MASQUERADE", "-t", "nat"],
+        ["POSTROUTING", "-s", _both(config), "!", "-o", link, "-j", "MASQUERADE", "-t", "nat"],
     ]
+
+
+def _both(config: Config) -> str:
+    """The router's addresses as one network."""
+    return str(IPv4Network((router_addresses(config)[0], 31)))
 
 
 def _content(config: Config, before: str) -> list[list[str]]:
     """Our chain: what comes from the router goes out, and answers to it come back."""
-    link, chain, router = link_name(config.instance), _chain(config.instance), f"{config.network_pool[2]}/32"
+    link, chain, router = link_name(config.instance), _chain(config.instance), _both(config)
     comment = ["-m", "comment", "--comment", _COMMENT + before]
     return [
         [chain, "-i", link, "-s", router, *comment, "-j", "ACCEPT"],

@@ -38,7 +38,7 @@ INIT_PROGRAM = "/usr/bin/catatonit"
 RUNTIME_PROGRAM = "/var/runtime/bootstrap"
 
 RECORD = struct.Struct("!Bii32s")
-PLAN = struct.Struct("!I??4s")  # open files, invoke door, stem, address (0.0.0.0: no link)
+PLAN = struct.Struct("!I???4s")  # open files, invoke door, resolver door, stem, address (0.0.0.0: no link)
 _PLAN_DESCRIPTORS = 6
 _WORD = struct.Struct("!I?")  # from pid 1 to the runtime: open files, stem; with log, environ and orders
 
@@ -47,7 +47,7 @@ class Said(IntEnum):
     """Kinds of records from child to builder."""
 
     IN_NAMESPACES = 1  # goes on by one byte, once its ids are mapped
-    DOOR = 2  # descriptor: a listening socket; the Runtime API's first
+    DOOR = 2  # descriptor: a socket that the service serves; the Runtime API's first
     FORKED = 3  # pid 1, runtime; as the builder's pid namespace numbers them
     FAILED = 4  # errno, 0, name of the step
 
@@ -62,6 +62,7 @@ class Plan:
     orders: int  # of a stem: read end of the pipe by which its function's variables will come; else as `environ`
     open_files: int
     invoke_door: bool
+    resolver_door: bool
     stem: bool  # the runtime boots and waits for orders; its code comes then
     address: IPv4Address | None  # of its link; None: loopback only
 
@@ -105,7 +106,11 @@ def _new_namespaces(maker: _Maker) -> None:
 
 
 def _open_door(child: _Child, port: int) -> None:
-    with namespaces.listen_in_child(port, _BACKLOG) as door:
+    _pass_out(child, namespaces.listen_in_child(port, _BACKLOG))
+
+
+def _pass_out(child: _Child, door: socket.socket) -> None:
+    with door:
         socket.send_fds(child.channel, [RECORD.pack(Said.DOOR, 0, 0, b"")], [door.fileno()])
 
 
@@ -117,6 +122,12 @@ def _link(_: _Child, plan: Plan) -> None:
 def _invoke_door(child: _Child, plan: Plan) -> None:
     if plan.invoke_door:
         _open_door(child, INVOKE_DOOR_PORT)
+
+
+def _resolver_door(child: _Child, plan: Plan) -> None:
+    if plan.resolver_door:
+        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
+            _pass_out(child, namespaces.resolver_in_child(kind, _BACKLOG))
 
 
 # What the maker does before it forks, so that it holds for both: as root of the host, then of the outer user namespace.
@@ -145,6 +156,7 @@ SETUP: list[PlanStep] = [
     ("pivot_root", lambda *_: linux.pivot_root_here()),
     ("link", _link),
     ("invoke door", _invoke_door),
+    ("resolver door", _resolver_door),
 ]
 
 # How both processes give everything up. Before it there is privilege over the sandbox, behind it there is none.
@@ -200,11 +212,11 @@ def _receive_plan(channel: socket.socket) -> Plan:
     plan, descriptors, _, _ = socket.recv_fds(channel, PLAN.size, _PLAN_DESCRIPTORS)
     if len(plan) != PLAN.size or len(descriptors) != _PLAN_DESCRIPTORS:
         os._exit(1)  # the builder went on without this sandbox
-    open_files, invoke_door, stem, address = PLAN.unpack(plan)
+    open_files, invoke_door, resolver_door, stem, address = PLAN.unpack(plan)
     root, dev, tmp, log, environ, last = descriptors
     link = IPv4Address(address) if any(address) else None
     mounts = rootfs.Mounts(root, dev, tmp, None if stem else last)
-    return Plan(mounts, log, environ, last if stem else environ, open_files, invoke_door, stem, link)
+    return Plan(mounts, log, environ, last if stem else environ, open_files, invoke_door, resolver_door, stem, link)
 
 
 def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:

@@ -25,6 +25,8 @@ FIRST_NAMESPACES = (
     | linux.CLONE_NEWIPC
     | linux.CLONE_NEWUTS
 )
+RESOLVER = ("127.0.0.53", 53)
+_RESOLVER_BUFFER = 8192  # of questions that nobody has read: some ten, further ones are dropped
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
@@ -77,4 +79,14 @@ def listen_in_child(port: int, backlog: int) -> socket.socket:
     door = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     door.bind(("127.0.0.1", port))
     door.listen(backlog)
+    return door
+
+
+def resolver_in_child(kind: socket.SocketKind, backlog: int) -> socket.socket:
+    """One of the environment's two resolver sockets, where its image's resolv.conf has the libraries look."""
+    door = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RESOLVER_BUFFER)
+    door.bind(RESOLVER)
+    if kind == socket.SOCK_STREAM:
+        door.listen(backlog)
     return door

@@ -24,19 +24,20 @@ import prctl
 from sandboxd.builder import linux
 from sandboxd.config import Config
 from sandboxd.errors import StepFailed
-from sandboxd.model.function import EgressRule
+from sandboxd.model.environment import EnvironmentSpec
+from sandboxd.privsep.messages import OpenAddresses
 
 LINK = "eth0"
 GATEWAY = IPv4Address("169.254.1.1")  # of every link, on the router's end; routes are /32, so no two meet
-ADMIT, RELEASE = 1, 2
-REQUEST = struct.Struct("!BI4sB")
+ADMIT, RELEASE, OPEN = 1, 2, 3
+REQUEST = struct.Struct("!BI4s?")  # kind, environment, its address, whether hosts are permitted; rules follow
 RULE = struct.Struct("!4sBHH")
 REPLY = struct.Struct("!BIi32s")
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
 _ONE = IPv4Address("255.255.255.255")
 _IFF_UP, _RTF_UP, _RTF_GATEWAY, _RTF_HOST = 0x1, 0x1, 0x2, 0x4
-_RESERVED = 4  # network address, host's and router's end of the uplink, broadcast of its /30
+_RESERVED = 8  # the uplink's /29
 
 
 class Addresses:
@@ -78,16 +79,21 @@ class Router:
                 os._exit(1)
         theirs.close()
 
-    def admit(self, environment_id: int, namespace: int, address: IPv4Address, rules: tuple[EgressRule, ...]) -> None:
-        """Ask for a link into a network namespace; a REPLY follows on the channel."""
-        request = REQUEST.pack(ADMIT, environment_id, address.packed, len(rules)) + b"".join(
-            RULE.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last) for r in rules
+    def admit(self, spec: EnvironmentSpec, namespace: int, address: IPv4Address) -> None:
+        """Ask for a link into an environment's network namespace; a REPLY follows on the channel."""
+        request = REQUEST.pack(ADMIT, spec.environment_id, address.packed, bool(spec.host_ports)) + b"".join(
+            RULE.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last)
+            for r in spec.egress
         )
         socket.send_fds(self.channel, [request], [namespace])
 
+    def open(self, message: OpenAddresses) -> None:
+        """Ask for addresses to be opened to an environment that was admitted with hosts; a REPLY follows."""
+        self.channel.send(REQUEST.pack(OPEN, message.environment_id, bytes(4), True) + message.pack())
+
     def release(self, environment_id: int, address: IPv4Address) -> None:
         """The environment is gone: its permissions too; a REPLY follows, and then the address is free."""
-        self.channel.send(REQUEST.pack(RELEASE, environment_id, address.packed, 0))
+        self.channel.send(REQUEST.pack(RELEASE, environment_id, address.packed, False))
 
     def close(self) -> None:
         """Have the router give the host its rules back and end; waits until it has."""

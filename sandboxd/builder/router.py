@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -32,9 +33,11 @@ from pyroute2.ipset import IPSet
 from pyroute2.netlink.exceptions import NetlinkError
 
 from sandboxd.builder import egress, host, linux
-from sandboxd.builder.network import ADMIT, GATEWAY, LINK, REPLY, REQUEST, RULE
+from sandboxd.builder.network import ADMIT, GATEWAY, LINK, OPEN, REPLY, REQUEST, RULE
 from sandboxd.config import Config
 from sandboxd.errors import SandboxdError, StepFailed
+from sandboxd.model.egress import CLOSED, EgressRule
+from sandboxd.privsep.messages import OpenAddresses
 
 log = logging.getLogger("sandboxd.router")
 
@@ -48,6 +51,15 @@ _MAX_MESSAGE = 1024
 _IPV6 = Path("/proc/sys/net/ipv6")
 
 
+@dataclass(slots=True)
+class _Admitted:
+    """What the router holds for one environment."""
+
+    address: str
+    entries: list[egress.Entry] = field(default_factory=list)
+    opened: dict[tuple[IPv4Address, int], float] | None = None  # until when; None: no host is permitted
+
+
 class Router:
     """Holds the namespace and answers the builder."""
 
@@ -59,7 +71,7 @@ class Router:
         linux.unshare(linux.CLONE_NEWNET)
         self._namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._route, self._sets = IPRoute(), IPSet()
-        self._entries: dict[int, list[egress.Entry]] = {}
+        self._admitted: dict[int, _Admitted] = {}
         self._of_host: set[IPv4Network] = set()
         self._up = False
         self._used = self._looked = 0.0  # when an environment last had a permission; when the host was last looked at
@@ -77,11 +89,12 @@ class Router:
             _set_switch(name, value)
         for name in ("all", "default"):
             _disable_ipv6(name)
-        for name, kind in egress.SETS.items():
-            self._sets.create(name, stype=f"hash:{kind}", maxelem=1 << 20)
-        for network in egress.CLOSED:
+        for name, (kind, options) in egress.SETS.items():
+            self._sets.create(name, stype=f"hash:{kind}", maxelem=1 << 20, **options)
+        for network in CLOSED:
             self._sets.add("closed", str(network), etype="net")
-        _run("iptables-restore", given=egress.router_rules(self._config.network_pool[2]))
+        router, exact = host.router_addresses(self._config)
+        _run("iptables-restore", given=egress.router_rules(router, exact))
         if _IPV6.exists():
             _run("ip6tables-restore", given=egress.NO_IPV6)
         self._refresh_host()
@@ -119,12 +132,11 @@ class Router:
 
     # environments
 
-    def admit(
-        self, environment_id: int, namespace: int, address: str, rules: list[tuple[IPv4Network, int, int]]
-    ) -> None:
+    def admit(self, environment_id: int, namespace: int, address: str, rules: list[EgressRule], *, hosts: bool) -> None:
         """A link into the environment's namespace, its route, its set entries; raises with nothing half-made left."""
         self._raise_uplink()
         name = f"e{environment_id}"
+        admitted = self._admitted[environment_id] = _Admitted(address, opened={} if hosts else None)
         try:
             self._route.link("add", ifname=name, kind="veth", peer={"ifname": LINK, "net_ns_fd": namespace})
             with self._inside(namespace):
@@ -133,10 +145,12 @@ class Router:
             self._route.addr("add", index=index, address=str(GATEWAY), prefixlen=32)
             self._route.link("set", index=index, state="up")
             self._route.route("add", dst=f"{address}/32", oif=index)
-            entries = self._entries.setdefault(environment_id, [])
             for which, value in egress.entries_for(address, rules):
-                entries.append((which, value))  # before it is there: of a range, a full set takes a part
-                self._sets.add(which, value, etype=egress.SETS[which], exclusive=False)
+                admitted.entries.append((which, value))  # before it is there: of a range, a full set takes a part
+                self._add(which, value)
+            if hosts:
+                admitted.entries.append(("numbers", address))
+                self._add("numbers", address, skbmark=(environment_id, 0xFFFFFFFF))
         except BaseException:
             self.release(environment_id)
             raise
@@ -144,14 +158,48 @@ class Router:
     def release(self, environment_id: int) -> None:
         """Take the entries away; the link went with the environment's namespace, or goes now."""
         self._used = time.monotonic()
-        for which, value in self._entries.pop(environment_id, ()):
-            self._sets.delete(which, value, etype=egress.SETS[which], exclusive=False)
+        admitted = self._admitted.pop(environment_id, None)
+        if admitted is not None:
+            self._forget(admitted, list(admitted.opened or ()))
+            for which, value in admitted.entries:
+                self._delete(which, value)
         for index in self._route.link_lookup(ifname=f"e{environment_id}"):
             try:
                 self._route.link("del", index=index)
             except NetlinkError as error:
                 if error.code != errno.ENODEV:  # the kernel has just taken it away with the namespace
                     raise
+
+    def open(self, request: OpenAddresses) -> None:
+        """Let an environment reach what a permitted name led to, for its time; raises OSError where it may not."""
+        admitted = self._admitted.get(request.environment_id)
+        if admitted is None or admitted.opened is None:
+            raise OSError(errno.ENOENT, "no host is permitted")
+        now = time.monotonic()
+        self._forget(admitted, [key for key, until in admitted.opened.items() if until <= now])
+        until = now + request.ttl
+        wanted = {(address, port) for address in request.addresses for port in request.ports}
+        if len(wanted | admitted.opened.keys()) > egress.MAX_OPENED:
+            raise OSError(errno.ENOSPC, f"{egress.MAX_OPENED} addresses are open")
+        for key in wanted:
+            if until - admitted.opened.get(key, 0.0) >= 1:  # the sets count whole seconds
+                admitted.opened[key] = until
+                for which, value in egress.opened_entries(admitted.address, *key):
+                    self._add(which, value, timeout=request.ttl)
+
+    def _forget(self, admitted: _Admitted, keys: list[tuple[IPv4Address, int]]) -> None:
+        """Take what was opened away; the kernel may have done so already."""
+        for key in keys:
+            assert admitted.opened is not None
+            del admitted.opened[key]
+            for which, value in egress.opened_entries(admitted.address, *key):
+                self._delete(which, value)
+
+    def _add(self, which: str, value: object, **options: object) -> None:
+        self._sets.add(which, value, etype=egress.SETS[which][0], exclusive=False, **options)
+
+    def _delete(self, which: str, value: object) -> None:
+        self._sets.delete(which, value, etype=egress.SETS[which][0], exclusive=False)
 
     # the host's side
 
@@ -184,10 +232,11 @@ class Router:
         with self._inside(self._host_namespace):
             _disable_ipv6(link)
             _set_switch(f"net/ipv4/conf/{link}/rp_filter", "1")
-        self._host.addr("add", index=host_index, address=str(pool[1]), prefixlen=30)
+        self._host.addr("add", index=host_index, address=str(pool[1]), prefixlen=host.UPLINK_PREFIX)
         self._host.link("set", index=host_index, state="up")
         index = self._route.link_lookup(ifname=egress.UPLINK)[0]
-        self._route.addr("add", index=index, address=str(pool[2]), prefixlen=30)
+        for address in host.router_addresses(self._config):
+            self._route.addr("add", index=index, address=str(address), prefixlen=host.UPLINK_PREFIX)
         self._route.link("set", index=index, state="up")
         self._route.route("add", dst="default", gateway=str(pool[1]))
 
@@ -199,7 +248,7 @@ class Router:
     def _look_after_host(self) -> None:
         """Put back what of ours somebody flushed; give it all back when no permission was in use for a while."""
         now = time.monotonic()
-        if self._entries:
+        if self._admitted:
             self._used = now
         elif now - self._used >= _LINGER_SECONDS:
             self.lower_uplink()
@@ -245,17 +294,14 @@ class Router:
         request, descriptors = _receive(self._channel)
         if not request:
             return False
-        kind, environment_id, packed, count = REQUEST.unpack_from(request)
-        reason = 0
+        kind, environment_id, packed, hosts = REQUEST.unpack_from(request)
+        tail, reason = request[REQUEST.size :], 0
         try:
             if kind == ADMIT:
-                rules = [
-                    (IPv4Network((network, prefix)), first, last)
-                    for network, prefix, first, last in RULE.iter_unpack(request[REQUEST.size :])
-                ]
-                if len(rules) != count:
-                    raise OSError(errno.EINVAL, "rule count")
-                self.admit(environment_id, descriptors[0], str(IPv4Address(packed)), rules)
+                rules = [EgressRule(IPv4Network((net, size)), *ports) for net, size, *ports in RULE.iter_unpack(tail)]
+                self.admit(environment_id, descriptors[0], str(IPv4Address(packed)), rules, hosts=hosts)
+            elif kind == OPEN:
+                self.open(OpenAddresses.unpack(tail))
             else:
                 self.release(environment_id)
         except Exception as error:

@@ -29,13 +29,14 @@ from sandboxd.builder import code, leftovers, linux, rootfs, seccomp
 from sandboxd.builder.ahead import REFILL_SECONDS, SPARES, Ahead
 from sandboxd.builder.cgroups import Cgroups
 from sandboxd.builder.environment import Building, Environment, Host
-from sandboxd.builder.network import ADMIT, Router
+from sandboxd.builder.network import ADMIT, OPEN, Router
 from sandboxd.builder.volumes import Volumes
 from sandboxd.config import Config
 from sandboxd.errors import ProtocolViolation, StepFailed
 from sandboxd.privsep import channel as door
 from sandboxd.privsep.messages import (
     REQUESTS,
+    AddressesOpened,
     Answer,
     Bind,
     BindFailed,
@@ -44,6 +45,7 @@ from sandboxd.privsep.messages import (
     Destroyed,
     Exited,
     InitEnded,
+    OpenAddresses,
     Ready,
     RemoveCode,
     Unpack,
@@ -58,6 +60,7 @@ log = logging.getLogger("sandboxd.builder")
 _MAX_UNPACKERS = 2
 _MAX_UNCLAIMED = 256  # other children of ours, and orphans of environments
 _SHUTDOWN_SECONDS = 8.0
+_MAX_OPENING = 64  # requests for the router at one time: both block when the other's queue is full
 _RETRY_SECONDS = 0.005
 _IDLE_SECONDS = 1.0  # how soon what could not be made ahead is tried again
 
@@ -82,6 +85,7 @@ class Server:
         self._selector.register(channel, selectors.EVENT_READ, self._on_request)
         self._selector.register(host.router.channel, selectors.EVENT_READ, self._on_router)
         self._released: dict[int, IPv4Address] = {}
+        self._opening: deque[int] = deque()  # requests that the router has not answered yet; it keeps their order
         self._open = True
 
     def run(self) -> None:
@@ -141,6 +145,8 @@ class Server:
                 case Unpack() as message:
                     self._uploads.append((message, os.dup(descriptors[0])))
                     self._start_unpackers()
+                case OpenAddresses() as message:
+                    self._answer_open_addresses(message)
                 case RemoveCode(digest):
                     self._answer_remove_code(digest)
         finally:
@@ -230,12 +236,26 @@ class Server:
 
     def _on_router(self) -> None:
         request, number, reason, step = self._host.router.reply()
-        if request == ADMIT:
+        if request == OPEN:
+            self._say(AddressesOpened(self._opening.popleft(), reason))
+        elif request == ADMIT:
             environment = self._environments.get(number)
             if environment is not None and environment.channel.fileno() >= 0:
                 self._host.go_on(environment, (step, reason) if reason else None)
         else:
             self._host.router.addresses.give_back(self._released.pop(number))
+
+    def _answer_open_addresses(self, message: OpenAddresses) -> None:
+        environment = self._environments.get(message.environment_id)
+        if environment is None or environment.spec is None or environment.ending or not environment.running:
+            self._say(AddressesOpened(message.request_id, errno.ENOENT))
+        elif not set(message.ports) <= set(environment.spec.host_ports):
+            raise ProtocolViolation(f"environment {message.environment_id}: a port that no host is permitted at")
+        elif len(self._opening) >= _MAX_OPENING:
+            self._say(AddressesOpened(message.request_id, errno.EAGAIN))
+        else:
+            self._opening.append(message.request_id)
+            self._host.router.open(message)
 
     def _answer_init_ended(self, environment_id: int) -> None:
         environment = self._environments.get(environment_id)

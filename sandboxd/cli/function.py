@@ -34,10 +34,10 @@ def _variables(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -
 
 
 def _egress(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    from sandboxd.model.function import EgressRule
+    from sandboxd.model.egress import parse
 
     try:
-        return [str(EgressRule.parse(value)) for value in values]
+        return [str(parse(value)) for value in values]
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -66,9 +66,10 @@ _configuration_options = _options(
 _egress_option = click.option(
     "--allow-egress",
     multiple=True,
-    metavar="CIDR:PORT",
+    metavar="CIDR:PORT|HOST:PORT",
     callback=_egress,
-    help="Permit connections to this network and port (or FIRST-LAST); repeatable. Without: loopback only.",
+    help="Permit connections to this network and port (or FIRST-LAST), host and port, or *.host and port; repeatable. "
+    "Without: loopback only.",
 )
 _wait_option = click.option("--wait/--no-wait", default=True, help="Wait until the function is ready (default).")
 # What people see of a configuration; `--output json` has all of it.

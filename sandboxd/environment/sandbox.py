@@ -11,15 +11,18 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from typing import Any, Protocol
 
 from sandboxd.config import Config
 from sandboxd.environment import guest_environ, memory
 from sandboxd.environment.logs import Logs
 from sandboxd.environment.output import Output
+from sandboxd.environment.resolver import Resolver
 from sandboxd.environment.runtime_api import RuntimeApi
+from sandboxd.environment.upstream import Upstream
 from sandboxd.errors import SandboxdError
 from sandboxd.http import Budget, HttpLimits, Request, Response, Server, serve
 from sandboxd.model.environment import EnvironmentSpec
@@ -41,6 +44,11 @@ class Builder(Protocol):
 
     def init_ended(self, environment_id: int) -> None:
         """Give it its own share of CPU."""
+
+    async def open_addresses(
+        self, environment_id: int, addresses: Sequence[IPv4Address], ports: Sequence[int], ttl: int
+    ) -> None:
+        """Let it reach them for a while."""
 
     async def destroy(self, environment_id: int) -> None:
         """End it."""
@@ -66,7 +74,7 @@ class Sandbox:
 
     __slots__ = (
         "_binding", "_bound", "_descriptors", "_ended", "_freeze", "_function", "_ground", "_id", "_image_digest",
-        "_max_memory", "_memory_stat", "_servers", "output",
+        "_max_memory", "_memory_stat", "_resolver", "_servers", "output",
     )  # fmt: skip
 
     def __init__(self, environment_id: int, function: FunctionVersion, image_digest: bytes, ground: Ground) -> None:
@@ -75,6 +83,7 @@ class Sandbox:
         self._binding: asyncio.Future[None] | None = None
         self._bound = self._ended = False
         self._servers: list[Server] = []
+        self._resolver: Resolver | None = None
         self._descriptors: list[int] = []
         self._freeze = self._memory_stat = -1
         self._max_memory = 0
@@ -90,6 +99,7 @@ class Sandbox:
             self._id, self._image_digest, bytes.fromhex(function.code_digest), function.memory_size,
             function.ephemeral_storage, limits.pids, limits.open_files, function.policy.invoke,
             guest_environ.read_at_exec(function), function.policy.egress,
+            tuple(sorted({host.port for host in function.policy.hosts})),
         )  # fmt: skip
         log_stream = guest_environ.log_stream_name(time.strftime("%Y/%m/%d", time.gmtime()), function.version)
         environ = guest_environ.sealed(guest_environ.variables(function, ground.config.region, log_stream))
@@ -109,8 +119,13 @@ class Sandbox:
         return [runtime_api, *doors]
 
     async def serve(self, doors: list[int], api: RuntimeApi) -> None:
-        """Serve the doors that `bind` returned: the Runtime API, then the invoke door where there is one."""
+        """Serve the doors that `bind` returned: the Runtime API, then those that the policy asks for."""
+        policy, config = self._function.policy, self._ground.config
         runtime_api, *others = doors
+        if policy.hosts:
+            *others, udp, tcp = others
+            opener = functools.partial(self._ground.builder.open_addresses, self._id)
+            self._resolver = Resolver(policy.hosts, Upstream(config.resolvers), opener, udp, tcp)
         self._servers.append(await api.serve(runtime_api, self._ground.budget))
         for door in others:
             self._servers.append(await self._serve_invoke_door(door))
@@ -153,6 +168,9 @@ class Sandbox:
         for server in self._servers:
             server.abort()
         self._servers = []
+        if self._resolver is not None:
+            self._resolver.close()
+            self._resolver = None
         self.output.close()
         close_all(self._descriptors)
         self._descriptors = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sandboxd.model.function import EgressRule
+from sandboxd.model.egress import EgressRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class EnvironmentSpec:
     invoke_door: bool = False
     at_exec: bool = False  # a variable of the function is read at exec or import: its runtime cannot be booted ahead
     egress: tuple[EgressRule, ...] = ()
+    host_ports: tuple[int, ...] = ()  # of the hosts that its policy names: for these, addresses may be opened
 
     @property
     def cpu_quota(self) -> int:
@@ -32,3 +33,8 @@ class EnvironmentSpec:
         Source: https://docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html
         """
         return max(50, self.memory_mb * 1000 // 1769)
+
+    @property
+    def linked(self) -> bool:
+        """Whether anything outside is permitted."""
+        return bool(self.egress or self.host_ports)

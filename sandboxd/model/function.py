@@ -6,38 +6,8 @@ Room: model.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from ipaddress import IPv4Network
 
-
-@dataclass(frozen=True, slots=True, order=True)
-class EgressRule:
-    """One permitted destination: a network and a TCP/UDP port range (0 to 65535 for any)."""
-
-    network: IPv4Network
-    port_first: int
-    port_last: int
-
-    def __str__(self) -> str:
-        ports = f"{self.port_first}" if self.port_first == self.port_last else f"{self.port_first}-{self.port_last}"
-        return f"{self.network}:{ports}"
-
-    @classmethod
-    def parse(cls, text: str) -> EgressRule:
-        """Read `CIDR:PORT`, `CIDR:FIRST-LAST` or `ADDRESS:PORT`; raises ValueError that names what is wrong."""
-        network_text, separator, ports = text.rpartition(":")
-        if not separator:
-            raise ValueError(f"egress {text!r}: expected CIDR:PORT or CIDR:FIRST-LAST")
-        try:
-            network = IPv4Network(network_text, strict=True)
-        except ValueError as error:
-            raise ValueError(f"egress {text!r}: {error}") from error
-        first, _, last = ports.partition("-")
-        if not (first.isascii() and first.isdigit()) or (last and not (last.isascii() and last.isdigit())):
-            raise ValueError(f"egress {text!r}: port {ports!r} is not a number or FIRST-LAST")
-        low, high = int(first), int(last or first)
-        if not 0 < low <= high <= 65_535:
-            raise ValueError(f"egress {text!r}: port {ports!r} is not within 1 to 65535")
-        return cls(network, low, high)
+from sandboxd.model.egress import EgressRule, HostRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +15,7 @@ class Policy:
     """What a function may do beyond computing: nothing unless named."""
 
     egress: tuple[EgressRule, ...] = ()
+    hosts: tuple[HostRule, ...] = ()
     invoke: bool = False  # the Lambda endpoint's door inside the sandbox
 
 

@@ -10,12 +10,14 @@ import itertools
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from ipaddress import IPv4Address
 
 from sandboxd.errors import PackageRejected, ProtocolViolation, SandboxdError, StepFailed
 from sandboxd.model.environment import EnvironmentSpec
 from sandboxd.privsep import channel as door
 from sandboxd.privsep.messages import (
     ANSWERS,
+    AddressesOpened,
     Answer,
     Bind,
     BindFailed,
@@ -24,6 +26,7 @@ from sandboxd.privsep.messages import (
     Destroyed,
     Exited,
     InitEnded,
+    OpenAddresses,
     Ready,
     RemoveCode,
     Request,
@@ -95,6 +98,18 @@ class Client:
         self._send(Unpack(request_id, code_digest, max_bytes, max_entries), (package,))
         return (await future)[0]
 
+    async def open_addresses(
+        self, environment_id: int, addresses: Sequence[IPv4Address], ports: Sequence[int], ttl: int
+    ) -> None:
+        """Have addresses opened to an environment, at these of its ports, for so many seconds.
+
+        Raises StepFailed where they are not: it has as many open as it may, or is gone.
+        """
+        request_id = next(self._request_ids)
+        future = self._expect("opened", request_id)
+        self._send(OpenAddresses(request_id, environment_id, ttl, tuple(addresses), tuple(ports)))
+        await future
+
     def remove_code(self, code_digest: bytes) -> None:
         """Have a package removed that no version needs any more; nothing comes back."""
         self._send(RemoveCode(code_digest))
@@ -162,6 +177,8 @@ class Client:
             case Unpacked(request_id, status, size):
                 ok = status is UnpackStatus.OK
                 self._resolve("unpacked", request_id, [size] if ok else PackageRejected(status.name))
+            case AddressesOpened(request_id, errno):
+                self._resolve("opened", request_id, StepFailed("open addresses", errno) if errno else [])
             case Exited():
                 self._on_exited(answer)
 

@@ -13,18 +13,20 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from ipaddress import IPv4Network
+from ipaddress import IPv4Address, IPv4Network
 from typing import Any, ClassVar, Self, TypeVar
 
 from sandboxd.errors import ProtocolViolation
+from sandboxd.model.egress import MAX_RULES, EgressRule, check_bounds, is_closed
 from sandboxd.model.environment import EnvironmentSpec
-from sandboxd.model.function import EgressRule
 
 MAX_MESSAGE = 1024
-MAX_EGRESS = 64
 MAX_DESCRIPTORS = 8
 
-_EGRESS = struct.Struct("!4sBHH")
+MAX_ADDRESSES = 12  # of one answer to a name: with any name, in 512 bytes
+TTL_SECONDS = range(1, 3601)
+
+_EGRESS, _PORT, _ADDRESS = struct.Struct("!4sBHH"), struct.Struct("!H"), struct.Struct("!4s")
 
 
 class _Message:
@@ -73,35 +75,36 @@ class Bind(_Message):
 
     KIND = 1
     DESCRIPTORS = range(1, 2)
-    FIXED = struct.Struct("!I32s32sIIIIBBB")
+    FIXED = struct.Struct("!I32s32sIIIIBBBB")
     spec: EnvironmentSpec
 
     def pack(self) -> bytes:
         s = self.spec
         head = self.FIXED.pack(
             s.environment_id, s.image_digest, s.code_digest, s.memory_mb, s.tmp_mb, s.pids, s.open_files,
-            s.invoke_door, s.at_exec, len(s.egress),
+            s.invoke_door, s.at_exec, len(s.egress), len(s.host_ports),
         )  # fmt: skip
-        return head + b"".join(
+        rules = (
             _EGRESS.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last)
             for r in s.egress
         )
+        return head + b"".join(rules) + b"".join(map(_PORT.pack, s.host_ports))
 
     @classmethod
     def unpack(cls, body: bytes) -> Bind:
         if len(body) < cls.FIXED.size:
             raise ProtocolViolation("bind: too short")
-        *numbers, door, at_exec, count = cls.FIXED.unpack_from(body)
+        *numbers, door, at_exec, count, port_count = cls.FIXED.unpack_from(body)
         environment_id, image, code, memory_mb, tmp_mb, pids, files = numbers
-        tail = body[cls.FIXED.size :]
-        if count > MAX_EGRESS or len(tail) != count * _EGRESS.size or door > 1 or at_exec > 1:
+        rules_end = cls.FIXED.size + count * _EGRESS.size
+        if len(body) != rules_end + port_count * _PORT.size or door > 1 or at_exec > 1:
             raise ProtocolViolation("bind: egress count or flag out of bounds")
         if not (environment_id and 16 <= memory_mb <= 1 << 20 and 1 <= tmp_mb <= 10_240):
             raise ProtocolViolation("bind: environment id, memory or /tmp out of bounds")
         if not (16 <= pids <= 32_768 and 64 <= files <= 65_536):
             raise ProtocolViolation("bind: pids or open files out of bounds")
         rules = []
-        for address, prefix, first, last in _EGRESS.iter_unpack(tail):
+        for address, prefix, first, last in _EGRESS.iter_unpack(body[cls.FIXED.size : rules_end]):
             try:
                 network = IPv4Network((address, prefix))
             except ValueError as error:
@@ -109,19 +112,30 @@ class Bind(_Message):
             if not 0 < first <= last:
                 raise ProtocolViolation("bind: port range out of order")
             rules.append(EgressRule(network, first, last))
+        ports = _ports(body[rules_end:])
+        check_bounds(rules, ports)
         return cls(
             EnvironmentSpec(
-                environment_id, image, code, memory_mb, tmp_mb, pids, files, bool(door), bool(at_exec), tuple(rules)
+                environment_id, image, code, memory_mb, tmp_mb, pids, files, bool(door), bool(at_exec), tuple(rules),
+                ports,
             )
-        )
+        )  # fmt: skip
+
+
+def _ports(body: bytes) -> tuple[int, ...]:
+    ports = tuple(port for (port,) in _PORT.iter_unpack(body))
+    if 0 in ports or len(set(ports)) != len(ports):
+        raise ProtocolViolation("port 0, or one named twice")
+    return ports
 
 
 @dataclass(frozen=True, slots=True)
 class Bound(_Message):
-    """The environment runs. Descriptors, in this order: `BOUND_DESCRIPTORS`, then the invoke door where asked for."""
+    """The environment runs. Descriptors, in this order: `BOUND_DESCRIPTORS`, then the invoke door where asked for,
+    then the resolver's sockets, UDP and TCP, where hosts are permitted."""
 
     KIND = 2
-    DESCRIPTORS = range(5, 7)
+    DESCRIPTORS = range(5, MAX_DESCRIPTORS + 1)
     FIXED = struct.Struct("!I")
     environment_id: int
 
@@ -243,6 +257,52 @@ class WarmImage(_Message):
 
 
 @dataclass(frozen=True, slots=True)
+class OpenAddresses(_Message):
+    """A permitted name of an environment led to these addresses: open them, at these of its ports, for `ttl` seconds.
+
+    None may lie in a closed range; the router checks its sets once more with every packet.
+    """
+
+    KIND = 13
+    FIXED = struct.Struct("!IIIBB")
+    request_id: int
+    environment_id: int
+    ttl: int
+    addresses: tuple[IPv4Address, ...]
+    ports: tuple[int, ...]
+
+    def pack(self) -> bytes:
+        head = (self.request_id, self.environment_id, self.ttl, len(self.addresses), len(self.ports))
+        addresses = b"".join(address.packed for address in self.addresses)
+        return self.FIXED.pack(*head) + addresses + b"".join(map(_PORT.pack, self.ports))
+
+    @classmethod
+    def unpack(cls, body: bytes) -> OpenAddresses:
+        if len(body) < cls.FIXED.size:
+            raise ProtocolViolation("open addresses: too short")
+        request_id, environment_id, ttl, count, port_count = cls.FIXED.unpack_from(body)
+        end = cls.FIXED.size + count * _ADDRESS.size
+        if len(body) != end + port_count * _PORT.size or ttl not in TTL_SECONDS:
+            raise ProtocolViolation("open addresses: counts or time out of bounds")
+        if not (0 < count <= MAX_ADDRESSES and 0 < port_count <= MAX_RULES):
+            raise ProtocolViolation("open addresses: none, or too many")
+        addresses = tuple(IPv4Address(packed) for (packed,) in _ADDRESS.iter_unpack(body[cls.FIXED.size : end]))
+        if any(map(is_closed, addresses)):
+            raise ProtocolViolation("open addresses: one lies in a closed range")
+        return cls(request_id, environment_id, ttl, addresses, _ports(body[end:]))
+
+
+@dataclass(frozen=True, slots=True)
+class AddressesOpened(_Message):
+    """They are open (errno 0), or not all of them."""
+
+    KIND = 14
+    FIXED = struct.Struct("!Ii")
+    request_id: int
+    errno: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ready(_Message):
     """The builder takes requests; said once, first."""
 
@@ -250,12 +310,16 @@ class Ready(_Message):
     FIXED = struct.Struct("!")
 
 
-Request = Bind | InitEnded | Destroy | Unpack | RemoveCode | WarmImage
-Answer = Ready | Bound | BindFailed | Exited | Destroyed | Unpacked
+Request = Bind | InitEnded | Destroy | Unpack | RemoveCode | WarmImage | OpenAddresses
+Answer = Ready | Bound | BindFailed | Exited | Destroyed | Unpacked | AddressesOpened
 Message = Request | Answer
 
-REQUESTS: dict[int, type[Request]] = {m.KIND: m for m in (Bind, InitEnded, Destroy, Unpack, RemoveCode, WarmImage)}
-ANSWERS: dict[int, type[Answer]] = {m.KIND: m for m in (Ready, Bound, BindFailed, Exited, Destroyed, Unpacked)}
+REQUESTS: dict[int, type[Request]] = {
+    m.KIND: m for m in (Bind, InitEnded, Destroy, Unpack, RemoveCode, WarmImage, OpenAddresses)
+}
+ANSWERS: dict[int, type[Answer]] = {
+    m.KIND: m for m in (Ready, Bound, BindFailed, Exited, Destroyed, Unpacked, AddressesOpened)
+}
 
 
 M = TypeVar("M", bound=Message)

@@ -17,7 +17,8 @@ from typing import Any
 
 from sandboxd.errors import SandboxdError
 from sandboxd.model.arn import LATEST
-from sandboxd.model.function import EgressRule, FunctionVersion, Policy
+from sandboxd.model.egress import EgressRule, HostRule
+from sandboxd.model.function import FunctionVersion, Policy
 from sandboxd.store.database import Database
 
 
@@ -101,7 +102,8 @@ def _version(record: str) -> FunctionVersion:
         fields[name] = _tuples(fields[name])
     policy = fields.pop("policy")
     rules = (EgressRule(IPv4Network(r["network"]), r["port_first"], r["port_last"]) for r in policy["egress"])
-    return FunctionVersion(**fields, policy=Policy(tuple(rules), policy["invoke"]))
+    hosts = (HostRule(**host) for host in policy.get("hosts", ()))  # a record of before there were any
+    return FunctionVersion(**fields, policy=Policy(tuple(rules), tuple(hosts), policy["invoke"]))
 
 
 def _tuples(value: Any) -> Any:

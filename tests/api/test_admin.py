@@ -43,13 +43,14 @@ def test_environments(endpoint: Endpoint) -> None:
 def test_policy(endpoint: Endpoint) -> None:
     before = endpoint.create()
     assert ask(endpoint, "GET", "/functions/hello/policy") == (200, {"AllowEgress": [], "AllowInvoke": False})
-    wanted = {"AllowEgress": ["0.0.0.0/0:443", "10.0.0.0/8:1-65535"], "AllowInvoke": True}
+    wanted = {"AllowEgress": ["0.0.0.0/0:443", "10.0.0.0/8:1-1000", "*.example.org:443"], "AllowInvoke": True}
     assert ask(endpoint, "PUT", "/functions/hello/policy", wanted) == (200, wanted)
     assert ask(endpoint, "GET", "/functions/hello/policy") == (200, wanted)
     assert endpoint.scheduler.retired == ["hello"]
     assert endpoint.settled("hello")["RevisionId"] != before["RevisionId"]
     version = endpoint.store.functions.resolve("hello")
-    assert version is not None and version.policy.invoke and len(version.policy.egress) == 2
+    assert version is not None and version.policy.invoke
+    assert (len(version.policy.egress), len(version.policy.hosts)) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +64,7 @@ def test_policy(endpoint: Endpoint) -> None:
         {"AllowEgress": ["10.0.0.0/8"]},
         {"AllowEgress": ["10.0.0.0/8:0"]},
         {"AllowEgress": [f"10.0.0.{n}:80" for n in range(65)]},
+        {"AllowEgress": ["10.0.0.0/8:1-1025"]},
         {"AllowInvoke": "yes"},
         {"AllowAll": True},
     ],

@@ -110,7 +110,7 @@ def test_create_that_fails_later(daemon: Daemon, run: Run, code: Path) -> None:
         (("--zip", "{zip}", "--memory", "lots"), "'lots' is not a valid integer"),
         (("--zip", "{zip}", "--allow-egress", "10.0.0.0/8"), "expected CIDR:PORT"),
         (("--zip", "{zip}", "--allow-egress", "10.0.0.1/8:443"), "has host bits set"),
-        (("--zip", "{zip}", "--allow-egress", "example.org:443"), "egress 'example.org:443'"),
+        (("--zip", "{zip}", "--allow-egress", "example.org"), "egress 'example.org'"),
         (("--zip", "{zip}", "--allow-egress", "10.0.0.0/8:0"), "not within 1 to 65535"),
         (("--zip", "{zip}", "--allow-egress", "10.0.0.0/8:x"), "is not a number"),
     ],

@@ -82,7 +82,7 @@ def test_the_host_lends_and_gets_back(own_world: World, new_daemon: NewDaemon) -
     assert reaches(daemon, "permitted"), "in spite of the others' policy"
     lent = server.rules()
     assert [rule for rule in lent if daemon.instance not in rule] == rules, "others' rules are theirs"
-    assert len([rule for rule in lent if daemon.instance in rule]) == 5
+    assert len([rule for rule in lent if daemon.instance in rule]) == 6
     assert server.links() == links | {daemon.uplink} and server.switch("ipv4/ip_forward") == "1"
     assert daemon.invoke(plain, {}).json["links"] == ["lo"]
 
@@ -104,7 +104,7 @@ def test_two_daemons_share_a_hosts_switch(own_world: World, new_daemon: NewDaemo
         daemons[-1].permit("prober", "0.0.0.0/0:80", "10.0.0.0/8:80")
         assert reaches(daemons[-1], "prober")
     own_world.listeners.heard.clear()
-    assert open_ones(knock(daemons[0], "prober", ("tcp", "10.211.0.1", 80), ("tcp", "10.211.0.4", 80))) == set()
+    assert open_ones(knock(daemons[0], "prober", ("tcp", "10.211.0.1", 80), ("tcp", "10.211.0.8", 80))) == set()
     assert not own_world.listeners.heard, "the other's uplink is an address of the host"
     daemons[0].stop()
     assert server.switch("ipv4/ip_forward") == "1" and reaches(daemons[1], "prober")
@@ -125,11 +125,11 @@ def test_the_router_gives_back_whatever_was_said_last(own_world: World, tmp_path
         router = subprocess.Popen(command, pass_fds=descriptors, stderr=subprocess.PIPE)
         os.close(settings)
         router_end.close()
-        admit = REQUEST.pack(ADMIT, 1, IPv4Address("10.210.0.4").packed, 1) + RULE.pack(bytes(4), 0, 80, 80)
+        admit = REQUEST.pack(ADMIT, 1, IPv4Address("10.210.0.8").packed, False) + RULE.pack(bytes(4), 0, 80, 80)
         socket.send_fds(builder_end, [admit], [inside.descriptor])
         assert REPLY.unpack(builder_end.recv(REPLY.size))[:3] == (ADMIT, 1, 0)
-        assert len(server.rules()) == len(rules) + 5
-        builder_end.send(REQUEST.pack(RELEASE, 1, bytes(4), 0))
+        assert len(server.rules()) == len(rules) + 6
+        builder_end.send(REQUEST.pack(RELEASE, 1, bytes(4), False))
         select.select([builder_end], [], [], 5)
     assert (router.communicate(timeout=10)[1], router.returncode) == (b"", 0)
     assert server.rules() == rules and server.links() == links and server.switch("ipv4/ip_forward") == "0"
@@ -146,13 +146,13 @@ def test_what_a_killed_daemon_lent_is_given_back(own_world: World, new_daemon: N
     daemon.end_suddenly()
     eventually(lambda: server.links() == links)
     left = [rule for rule in server.rules() if rule not in rules]
-    assert len(left) == 5 and server.switch("ipv4/ip_forward") == "1", "rules are no process's: they stay"
+    assert len(left) == 6 and server.switch("ipv4/ip_forward") == "1", "rules are no process's: they stay"
 
     seen = daemon.cli_at_server("gc", "--dry-run", "--output", "json")
     rows = [row for row in json.loads(seen.stdout) if row["kind"] == "host network"]
-    assert len(rows) == 5 and not any(row["removed"] for row in rows)
+    assert len(rows) == 6 and not any(row["removed"] for row in rows)
     assert {"net.ipv4.ip_forward"} < {row["name"] for row in rows}
-    assert len([rule for rule in server.rules() if rule not in rules]) == 5, "a dry run removes nothing"
+    assert len([rule for rule in server.rules() if rule not in rules]) == 6, "a dry run removes nothing"
 
     daemon.start()
     assert server.rules() == rules and server.switch("ipv4/ip_forward") == "0", "the next start gives it back"

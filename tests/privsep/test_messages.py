@@ -1,14 +1,15 @@
 """The closed table of messages: what is packed comes back the same, and nothing else gets through."""
 
-from ipaddress import IPv4Network
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sandboxd.errors import ProtocolViolation
+from sandboxd.model.egress import MAX_PORTS, MAX_RULES, EgressRule, is_closed
 from sandboxd.model.environment import EnvironmentSpec
-from sandboxd.model.function import EgressRule
 from sandboxd.privsep import messages as m
 
 numbers = st.integers(1, 2**32 - 1)
@@ -20,9 +21,13 @@ def rules(draw: st.DrawFn) -> EgressRule:
     prefix = draw(st.integers(0, 32))
     address = draw(st.integers(0, 2**32 - 1)) >> (32 - prefix) << (32 - prefix)
     first = draw(st.integers(1, 65_535))
-    return EgressRule(IPv4Network((address, prefix)), first, draw(st.integers(first, min(65_535, first + 255))))
+    return EgressRule(
+        IPv4Network((address, prefix)), first, draw(st.integers(first, min(65_535, first + MAX_PORTS // MAX_RULES - 1)))
+    )
 
 
+ports = st.lists(st.integers(1, 65_535), max_size=MAX_RULES // 2, unique=True).map(tuple)
+addresses = st.lists(st.ip_addresses(v=4).filter(lambda a: not is_closed(a)), min_size=1, max_size=m.MAX_ADDRESSES)
 specs = st.builds(
     EnvironmentSpec,
     numbers,
@@ -34,7 +39,8 @@ specs = st.builds(
     st.integers(64, 65_536),
     st.booleans(),
     st.booleans(),
-    st.lists(rules(), max_size=m.MAX_EGRESS).map(tuple),
+    st.lists(rules(), max_size=MAX_RULES // 2).map(tuple),
+    ports,
 )
 requests = st.one_of(
     st.builds(m.Bind, specs),
@@ -43,6 +49,7 @@ requests = st.one_of(
     st.builds(m.Unpack, numbers, digests, st.integers(0, 1 << 34), st.integers(0, 1 << 20)),
     st.builds(m.RemoveCode, digests),
     st.builds(m.WarmImage, digests),
+    st.builds(m.OpenAddresses, numbers, numbers, st.integers(1, 3600), addresses.map(tuple), ports.filter(len)),
 )
 answers = st.one_of(
     st.just(m.Ready()),
@@ -50,6 +57,7 @@ answers = st.one_of(
     st.builds(m.BindFailed, numbers, st.integers(0, 200), st.sampled_from(["cgroup", "last user namespace"])),
     st.builds(m.Exited, numbers, st.integers(-(2**31), 2**31 - 1), st.booleans()),
     st.builds(m.Destroyed, numbers),
+    st.builds(m.AddressesOpened, numbers, st.integers(0, 200)),
     st.builds(m.Unpacked, numbers, st.sampled_from(m.UnpackStatus), st.integers(0, 2**40)),
 )
 
@@ -99,3 +107,38 @@ def test_a_wrong_number_of_descriptors_is_a_violation(message: m.Request, count:
 
 def test_the_tables_share_no_kind() -> None:
     assert not m.REQUESTS.keys() & m.ANSWERS.keys()
+
+
+OPEN = m.OpenAddresses(1, 2, 60, (IPv4Address("8.8.8.8"),), (443,))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"ttl": 0}, {"ttl": 3601}, {"addresses": ()}, {"addresses": (IPv4Address("8.8.8.8"),) * (m.MAX_ADDRESSES + 1)},
+        {"addresses": (IPv4Address("8.8.8.8"), IPv4Address("10.0.0.1"))},
+        {"addresses": (IPv4Address("169.254.169.254"),)},
+        {"ports": ()}, {"ports": (0,)}, {"ports": (443, 443)}, {"ports": tuple(range(1, MAX_RULES + 2))},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_addresses_out_of_bounds_are_a_violation(change: dict) -> None:
+    with pytest.raises(ProtocolViolation):
+        m.decode(m.REQUESTS, m.encode(replace(OPEN, **change)), 0)
+
+
+def test_more_ports_than_a_policy_may_name_are_a_violation() -> None:
+    spec = EnvironmentSpec(1, bytes(32), bytes(32), 128, 512, 64, 1024)
+    wide = EgressRule(IPv4Network("8.0.0.0/8"), 1, MAX_PORTS)
+    everything = EgressRule(IPv4Network("0.0.0.0/0"), 1, 65_535)
+    for egress, host_ports, fits in (
+        ((wide, everything), (), True),
+        ((wide,), (443,), False),
+        ((wide, wide), (), False),
+    ):
+        datagram = m.encode(m.Bind(replace(spec, egress=egress, host_ports=host_ports)))
+        if fits:
+            assert m.decode(m.REQUESTS, datagram, 1)
+        else:
+            with pytest.raises(ProtocolViolation):
+                m.decode(m.REQUESTS, datagram, 1)

@@ -24,7 +24,8 @@ import pytest
 
 from sandboxd.config import Config
 from sandboxd.errors import PackageRejected, SandboxdError
-from sandboxd.model.function import EgressRule, FunctionVersion, Policy
+from sandboxd.model.egress import EgressRule, HostRule
+from sandboxd.model.function import FunctionVersion, Policy
 from sandboxd.store.functions import FunctionExists
 from sandboxd.store.store import Store
 from tests.store.unpacker import InProcessUnpacker
@@ -66,7 +67,7 @@ def run(work: Coroutine[Any, Any, Any]) -> None:
 
 def test_every_field_survives(tmp_path: Path) -> None:
     config = configured(tmp_path)
-    policy = Policy((EgressRule(IPv4Network("10.0.0.0/8"), 1, 443),), invoke=True)
+    policy = Policy((EgressRule(IPv4Network("10.0.0.0/8"), 1, 443),), (HostRule("*.example.org", 443),), invoke=True)
     full = version(
         "f", hashlib.sha256(package("1")).hexdigest(), state="Active", last_update_status="Successful",
         variables=(("A", "ü"), ("B", "")), policy=policy, extra=(("Tags", '{"a": "b"}'),), description="d",

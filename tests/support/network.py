@@ -30,7 +30,7 @@ HOST = (HOST_WAN, HOST_PUBLIC, HOST_LAN, HOST_BRIDGE)
 BROADCASTS = ("203.0.113.255", "10.20.0.255")
 PORTS = (80, 81)
 OUTSIDE_IPV6, HOST_IPV6 = "2001:db8::5", "2001:db8::1"
-OWN = ("10.210.0.1", "10.210.0.2", "10.210.0.3", "169.254.1.1")  # both ends of the uplink, its broadcast, the gateway
+OWN = ("10.210.0.1", "10.210.0.2", "10.210.0.3", "10.210.0.7", "169.254.1.1")  # the uplink, its broadcast, the gateway
 EVERY_ADDRESS = (
     *PUBLIC, *PRIVATE, *METADATA, *HOST, *BROADCASTS, *OWN, OUTSIDE_IPV6, HOST_IPV6,
     "192.0.0.8", "224.0.0.1", "240.0.0.1", "255.255.255.255", "0.0.0.0",
@@ -84,7 +84,7 @@ class Namespace:
 
     def rules(self) -> list[str]:
         """Every rule and every chain that is not built in, counters left out."""
-        lines = [line for table in ("filter", "nat") for line in self.run("iptables", "-t", table, "-S").splitlines()]
+        lines = [line for table in ("raw", "filter", "nat") for line in self.run("iptables", "-t", table, "-S").splitlines()]
         return [line for line in lines if not line.startswith("-P") or not line.endswith("ACCEPT")]
 
     def switch(self, name: str, value: str | None = None) -> str:
@@ -248,7 +248,7 @@ class NetworkedDaemon(Daemon):
 
     def permissions(self) -> list[str]:
         """The entries of the router's sets that stand for a permission."""
-        return [row for row in self._entries() if row.startswith(("exact ", "named ", "public ", "anywhere "))]
+        return [row for row in self._entries() if row.startswith(("exact ", "named ", "public ", "anywhere ", "opened ", "numbers "))]
 
     def closed_by_host(self) -> set[str]:
         """The networks that the router closes because its host takes them for itself."""
