@@ -2,9 +2,9 @@
 
 Room: root. May: open the listening sockets, start builder and service. May not: anything else.
 
-Builder and service stand and fall together: when either ends, the keeper ends the other, and the kernel ends every
-process of the outer pid namespace with its init. The listening sockets are the keeper's, so that between two
-generations connections wait in the backlog.
+Builder and service stand and fall together: when either ends, or hangs, the keeper ends the other, and the kernel ends
+every process of the outer pid namespace with its init. The listening sockets are the keeper's, or systemd's before
+it, so that between two generations connections wait in the backlog.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from pathlib import Path
 
 import prctl
 
+from sandboxd import systemd
 from sandboxd.config import Config
-from sandboxd.errors import SandboxdError
+from sandboxd.errors import StartFailed
 from sandboxd.privsep import channel as door
 
 log = logging.getLogger("sandboxd")
@@ -37,22 +38,19 @@ log = logging.getLogger("sandboxd")
 _CLONE_NEWPID = 0x20000000
 _BACKLOG = 4096
 _BUILDER_END_SECONDS = 10.0
-_SERVICE_END_SECONDS = 5.0
+_SERVICE_END_SECONDS = 15.0  # beyond `drain`: what the service's own end may take
+_TICK_SECONDS, _SILENT_TICKS = 5.0, 6  # ticks, not a clock: one who was stopped together with the rooms counts one
 _MAX_REFUSALS, _MAX_DEATHS = 2, 6  # starts in a row that ended by their own word, or were killed, before they served
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class StartFailed(SandboxdError):
-    """The daemon cannot start here; its text says what to do."""
-
-
 @dataclass(slots=True)
 class _Rooms:
-    """One generation: the two processes and the service's word that it serves."""
+    """One generation: the two processes, and the pipe in which each byte says that just now both answered."""
 
     builder: subprocess.Popen[bytes]
     service: subprocess.Popen[bytes]
-    ready: int
+    beats: int
 
 
 def main(config: Config) -> int:
@@ -63,14 +61,13 @@ def main(config: Config) -> int:
     account = _account(config)
     _make_directories(config, account)
     locks = [_lock(config.run_dir, config), _lock(config.data_dir, config)]
-    _leave_delegated_group()
-    sockets = [_listen_tcp(config), _listen_unix(config, account)]
+    systemd.leave_delegated_group()
+    given = systemd.sockets(config)
     try:
-        return _Keeper(config, locks[0], sockets).run()
+        return _Keeper(config, locks[0], given or [_listen_tcp(config), _listen_unix(config, account)]).run()
     finally:
-        config.api_socket.unlink(missing_ok=True)
-        for sock in sockets:
-            sock.close()
+        if not given:
+            config.api_socket.unlink(missing_ok=True)
         for lock in locks:
             os.close(lock)
 
@@ -116,55 +113,65 @@ class _Keeper:
         os.pwrite(self._lock, generation.encode(), 0)
         settings = pickle.dumps(self._config)
         builder_end, service_end = door.pair()
-        ready, ready_writer = os.pipe()
+        beats, beats_writer = os.pipe()
         own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         try:
             # Children from here on are born in a new pid namespace, the first of them as its init.
             _checked(_libc.unshare(_CLONE_NEWPID))
             builder = _spawn("sandboxd.builder.server", [_readable(settings), builder_end.detach()], generation)
             listening = [socket.dup(sock.fileno()) for sock in self._sockets]
-            service = _spawn("sandboxd.service", [_readable(settings), service_end.detach(), ready_writer, *listening])
+            service = _spawn("sandboxd.service", [_readable(settings), service_end.detach(), beats_writer, *listening])
         finally:
             _checked(_libc.setns(own, _CLONE_NEWPID))
             os.close(own)
-        return _Rooms(builder, service, ready)
+        return _Rooms(builder, service, beats)
 
     def _watch(self, rooms: _Rooms) -> bool:
-        """Wait until a room ends or a stop is asked for; whether the service came to serve."""
-        served = False
-        self._selector.register(rooms.ready, selectors.EVENT_READ)
+        """Wait until a room ends or hangs, or a stop is asked for; whether the service came to serve."""
+        served, silent = False, 0
+        self._selector.register(rooms.beats, selectors.EVENT_READ)
         while not self._stopping and rooms.builder.poll() is None and rooms.service.poll() is None:
-            for key, _ in self._selector.select():
-                if key.fd == rooms.ready:
-                    served = os.read(rooms.ready, 1) == b"R"
-                    self._selector.unregister(rooms.ready)
-                    if served:
-                        _notify("READY=1")
-                else:
+            ready = self._selector.select(_TICK_SECONDS)
+            silent += served and not ready
+            if silent == _SILENT_TICKS:
+                log.error("builder and service have not answered for %g s", _TICK_SECONDS * silent)
+                break
+            for key, _ in ready:
+                if key.fd != rooms.beats:
                     with contextlib.suppress(BlockingIOError):
                         self._wakeup.recv(4096)
-        if rooms.ready in self._selector.get_map():
-            self._selector.unregister(rooms.ready)
-        os.close(rooms.ready)
+                elif os.read(rooms.beats, 4096):
+                    systemd.notify("WATCHDOG=1" if served else "READY=1")
+                    served, silent = True, 0
+                else:
+                    self._selector.unregister(rooms.beats)
+        if rooms.beats in self._selector.get_map():
+            self._selector.unregister(rooms.beats)
+        os.close(rooms.beats)
         return served
 
     def _end(self, rooms: _Rooms) -> str:
-        """End both rooms of a generation of which one has ended; which one it was."""
-        name = "builder" if rooms.builder.poll() is not None else "service"
+        """End both rooms of a generation; which one had ended before."""
+        ended = [
+            name for name, room in (("builder", rooms.builder), ("service", rooms.service)) if room.poll() is not None
+        ]
         # The builder is init of the namespace that the service lives in: it can only end when the service, which is a
         # child of this process, has been reaped.
         rooms.service.kill()
         rooms.service.wait()
         rooms.builder.kill()
         rooms.builder.wait()
-        return name
+        return ended[0] if ended else "what hung"
 
     def _stop(self, rooms: _Rooms) -> int:
         """Let the service drain, then the builder end what is left."""
-        _notify("STOPPING=1")
+        seconds = self._config.drain + _SERVICE_END_SECONDS
+        systemd.notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={(seconds + 2 * _BUILDER_END_SECONDS) * 1e6:.0f}")
+        for sock in self._sockets:  # who calls now waits for the next generation, or is told at once that there is none
+            sock.close()
         rooms.service.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            rooms.service.wait(self._config.drain + _SERVICE_END_SECONDS)
+            rooms.service.wait(seconds)
         rooms.service.kill()
         rooms.service.wait()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -245,27 +252,6 @@ def _lock(directory: Path, config: Config) -> int:
     return descriptor
 
 
-def _leave_delegated_group() -> None:
-    """On unified cgroups a group with controllers holds no process: leave the unit's own group for a child of it.
-
-    Only where systemd gave the group away (Delegate=, which it notes down in an attribute) and nobody else is in it: a
-    daemon started by hand in a shell of some other service must leave that service's group alone.
-    """
-    own = next(
-        (line[3:].strip() for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::"), ""
-    )
-    group = Path("/sys/fs/cgroup") / own.lstrip("/")
-    try:
-        delegated = own.endswith(".service") and os.getxattr(group, "trusted.delegate") == b"1"
-        alone = delegated and (group / "cgroup.procs").read_text().split() == [str(os.getpid())]
-    except OSError:
-        return
-    if alone:
-        leaf = group / "daemon"
-        leaf.mkdir(exist_ok=True)
-        (leaf / "cgroup.procs").write_text(str(os.getpid()))
-
-
 def _listen_tcp(config: Config) -> socket.socket:
     host, port = config.api_listen
     sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
@@ -292,14 +278,6 @@ def _listen_unix(config: Config, account: pwd.struct_passwd) -> socket.socket:
     finally:
         os.umask(umask)
     return sock
-
-
-def _notify(state: str) -> None:
-    """Tell systemd, where it asked to be told (sd_notify(3))."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
-            sock.sendto(state.encode(), "\0" + address[1:] if address[0] == "@" else address)
 
 
 def _set_up_logging() -> None:

@@ -10,6 +10,10 @@ class SandboxdError(Exception):
     """Base of everything that sandboxd raises on purpose; its text is fit to show to a person."""
 
 
+class StartFailed(SandboxdError):
+    """The daemon cannot start here; its text says what to do."""
+
+
 class ConfigError(SandboxdError):
     """A configuration key or value that is not allowed: says where, which, what and what would be."""
 

@@ -193,9 +193,12 @@ class HttpProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def finish(self) -> None:
-        """Take no further request; close, now or behind the answers that are being waited for."""
+        """Close behind the next answer."""
         self._closing = True
-        if self._task is None and not self._pending:
+
+    def close_idle(self) -> None:
+        """Close unless a request has begun."""
+        if self._idle:
             self._transport.close()
 
     def eof_received(self) -> bool:
@@ -379,11 +382,14 @@ class Server:
         """Take no further connection; those that wait in the backlog stay there for whoever holds the socket next."""
         self.server.close()
 
-    async def finish(self) -> None:
-        """Close idle connections now, every other one behind the answers that it waits for; return when all are."""
+    async def finish(self, last: float) -> None:
+        """Answer each connection once more and close it, an idle one after `last` seconds; return when all are."""
+        for connection in self.connections:
+            connection.finish()
+        await asyncio.sleep(last if self.connections else 0)
         while self.connections:
             for connection in list(self.connections):
-                connection.finish()
+                connection.close_idle()
             await asyncio.sleep(0.01)
 
     def abort(self) -> None:

@@ -32,7 +32,7 @@ from sandboxd.api.server import Api
 from sandboxd.config import Config
 from sandboxd.environment.logs import Logs
 from sandboxd.errors import ApiError
-from sandboxd.http import Budget, HttpLimits, serve
+from sandboxd.http import Budget, HttpLimits, Server, serve
 from sandboxd.privsep.client import Client
 from sandboxd.scheduler.scheduler import Scheduler
 from sandboxd.seccomp import make_filter, read_profile
@@ -40,6 +40,8 @@ from sandboxd.store.store import Store
 
 _BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, on the whole host
 _BACKLOG = 4096
+_BEAT_SECONDS = 2.0
+_LAST_REQUEST_SECONDS = 0.5  # a request may be on its way on a connection that looks idle; its sender could not know
 _PROFILE = "service_profile.json"
 _UNUSED = (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_RTPRIO)
 
@@ -52,13 +54,13 @@ class Inheritance:
 
     config: int
     builder: int
-    ready: int
+    beats: int
     tcp: int
     unix: int
 
 
 def main() -> None:
-    """Become the service: `python -m sandboxd.service CONFIG_FD BUILDER_FD READY_FD TCP_FD UNIX_FD`."""
+    """Become the service: `python -m sandboxd.service CONFIG_FD BUILDER_FD BEATS_FD TCP_FD UNIX_FD`."""
     given = Inheritance(*map(int, sys.argv[1:6]))
     with os.fdopen(given.config, "rb") as file:
         config = pickle.load(file)  # noqa: S301  # from the keeper, which is root
@@ -133,18 +135,13 @@ async def _serve(config: Config, given: Inheritance) -> None:
         for fd, handler in ((given.tcp, api.handle_tcp), (given.unix, api.handle_unix))
     ]
     loop.add_signal_handler(signal.SIGTERM, end, "stop")
-    os.write(given.ready, b"R")
-    os.close(given.ready)
+    os.set_blocking(given.beats, False)
+    beating = loop.create_task(_beat(builder, given.beats))
     log.info("serving http://%s:%d and %s", *config.api_listen, config.api_socket)
     reason = await over
+    beating.cancel()
     if reason == "stop":
-        deadline = loop.time() + config.drain
-        for server in servers:
-            server.stop_listening()
-        await scheduler.drain(config.drain)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(deadline + 1):
-                await asyncio.gather(*(server.finish() for server in servers))
+        await _drain(servers, scheduler, config.drain)
     for server in servers:
         server.abort()
     await api.close()
@@ -154,6 +151,30 @@ async def _serve(config: Config, given: Inheritance) -> None:
     if reason != "stop":
         log.error("%s", reason)
         sys.exit(1)
+
+
+async def _beat(builder: Client, beats: int) -> None:
+    """Tell the keeper, again and again, that this loop turns and that the builder answers."""
+    while True:
+        await builder.answers()
+        with contextlib.suppress(OSError):  # a keeper that is gone, or has left some 60,000 unread
+            os.write(beats, b".")
+        await asyncio.sleep(_BEAT_SECONDS)
+
+
+async def _drain(servers: list[Server], scheduler: Scheduler, seconds: float) -> None:
+    """Take no new connection, answer each request on those that are open, and end what takes longer than `seconds`."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    for server in servers:
+        server.stop_listening()
+    last = min(_LAST_REQUEST_SECONDS, seconds)
+    finishing = [loop.create_task(server.finish(last)) for server in servers]
+    await asyncio.wait(finishing, timeout=seconds)
+    await scheduler.drain(max(0.0, deadline - loop.time()))  # what nobody waits for any more; else nothing is left
+    _, unfinished = await asyncio.wait(finishing, timeout=1)
+    for task in unfinished:
+        task.cancel()
 
 
 if __name__ == "__main__":

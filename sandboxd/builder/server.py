@@ -46,6 +46,7 @@ from sandboxd.privsep.messages import (
     Exited,
     InitEnded,
     OpenAddresses,
+    Ping,
     Ready,
     RemoveCode,
     Unpack,
@@ -147,6 +148,8 @@ class Server:
                     self._start_unpackers()
                 case OpenAddresses() as message:
                     self._answer_open_addresses(message)
+                case Ping():
+                    self._say(Ready())
                 case RemoveCode(digest):
                     self._answer_remove_code(digest)
         finally:

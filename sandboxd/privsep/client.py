@@ -27,6 +27,7 @@ from sandboxd.privsep.messages import (
     Exited,
     InitEnded,
     OpenAddresses,
+    Ping,
     Ready,
     RemoveCode,
     Request,
@@ -59,11 +60,18 @@ class Client:
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self._request_ids = itertools.count(1)
         self._ready = self._loop.create_future()
+        self._heard = self._loop.create_future()
         self._loop.add_reader(channel.fileno(), self._on_readable)
 
     async def ready(self) -> None:
         """Return once the builder takes requests."""
         await asyncio.shield(self._ready)
+
+    async def answers(self) -> None:
+        """Return when the builder has said anything from now on; it is asked to."""
+        self._heard = self._loop.create_future()
+        self._send(Ping())
+        await self._heard
 
     async def bind(self, spec: EnvironmentSpec, process_environ: int) -> list[int]:
         """Have an environment made; its descriptors in the order of `messages.Bound`.
@@ -162,12 +170,15 @@ class Client:
             if not datagram:
                 self._lose(reason)
                 return
+            if not self._heard.done():
+                self._heard.set_result(None)
             self._take(decode(ANSWERS, datagram, len(descriptors)), descriptors)
 
     def _take(self, answer: Answer, descriptors: list[int]) -> None:
         match answer:
             case Ready():
-                self._ready.set_result(None)
+                if not self._ready.done():
+                    self._ready.set_result(None)
             case Bound(environment_id):
                 self._resolve("environment", environment_id, descriptors)
             case BindFailed(environment_id, errno, step):

@@ -303,19 +303,27 @@ class AddressesOpened(_Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Ping(_Message):
+    """Say that you are ready."""
+
+    KIND = 15
+    FIXED = struct.Struct("!")
+
+
+@dataclass(frozen=True, slots=True)
 class Ready(_Message):
-    """The builder takes requests; said once, first."""
+    """The builder takes requests; said first, and whenever it is asked."""
 
     KIND = 10
     FIXED = struct.Struct("!")
 
 
-Request = Bind | InitEnded | Destroy | Unpack | RemoveCode | WarmImage | OpenAddresses
+Request = Bind | InitEnded | Destroy | Unpack | RemoveCode | WarmImage | Ping | OpenAddresses
 Answer = Ready | Bound | BindFailed | Exited | Destroyed | Unpacked | AddressesOpened
 Message = Request | Answer
 
 REQUESTS: dict[int, type[Request]] = {
-    m.KIND: m for m in (Bind, InitEnded, Destroy, Unpack, RemoveCode, WarmImage, OpenAddresses)
+    m.KIND: m for m in (Bind, InitEnded, Destroy, Unpack, RemoveCode, WarmImage, Ping, OpenAddresses)
 }
 ANSWERS: dict[int, type[Answer]] = {
     m.KIND: m for m in (Ready, Bound, BindFailed, Exited, Destroyed, Unpacked, AddressesOpened)

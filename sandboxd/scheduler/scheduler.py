@@ -26,6 +26,7 @@ from sandboxd.scheduler import pool
 from sandboxd.scheduler.pool import Assign, Destroy, Freeze, Pool, Reason, Reject, Start
 
 BUDGET_BYTES = 256 * 1024 * 1024
+_STOPPED = "The service stopped before the invocation ended."
 
 
 class Scheduler:
@@ -184,10 +185,11 @@ class Scheduler:
         return [environment.row() for environment in self._environments.values()]
 
     async def drain(self, seconds: float) -> None:
-        """Take nothing new, give what runs so many seconds to end, and end everything."""
+        """Give what runs so many seconds to end, with the invocations that it makes itself, and end everything."""
+        deadline = self._loop.time() + seconds
+        while self._carried and self._loop.time() < deadline:
+            await asyncio.wait(self._carried, timeout=deadline - self._loop.time())
         self._tell(pool.DrainStarted())
-        if self._carried:
-            await asyncio.wait(self._carried, timeout=seconds)
         for environment in self._environments.values():
             self._keep(environment.destroy())
         while pending := self._carried | self._endings:
@@ -199,7 +201,7 @@ class Scheduler:
 def _rejection(reason: Reason) -> ApiError:
     if reason is Reason.CONCURRENCY:
         return ApiError("TooManyRequestsException", "Rate Exceeded.", 429, Reason=reason.value)
-    return ApiError("ServiceException", "The service is shutting down.", 503, fault="Service")
+    return ApiError("ServiceException", _STOPPED, 500, fault="Service")
 
 
 def _explain(error: BaseException) -> ApiError | None:
@@ -212,5 +214,5 @@ def _explain(error: BaseException) -> ApiError | None:
         case OSError():
             return ApiError("ServiceException", f"No execution environment: {error.strerror}", 500, fault="Service")
         case EnvironmentEnded():
-            return ApiError("ServiceException", "The service is shutting down.", 503, fault="Service")
+            return ApiError("ServiceException", _STOPPED, 500, fault="Service")
     return None

@@ -172,7 +172,8 @@ def test_a_drain_has_an_end(fresh_daemon: NewDaemon) -> None:
         began = time.monotonic()
         assert daemon.stop() == 0
         assert time.monotonic() - began < 8
-        assert (asked.result().status, asked.result().code) == (503, "ServiceException")
+        assert (asked.result().status, asked.result().code) == (500, "ServiceException")
+        assert asked.result().message == "The service stopped before the invocation ended."
     assert_nothing_left(before)
 
 
