@@ -17,6 +17,7 @@ from sandboxd.errors import StepFailed
 
 CONTROLLERS = ("memory", "cpu", "pids")
 CPU_PERIOD_US = 100_000
+NOTE = "trusted.sandboxd"
 INIT_CPU_QUOTA = 1000  # 1/1000 of a CPU: while a runtime starts, every environment has one whole CPU, as on AWS
 _TCP_BUFFERS = 32 * 1024 * 1024
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -45,6 +46,11 @@ def mounts() -> list[Mount]:
             elif kind == "cgroup":
                 found.append(Mount(path, frozenset(options.split(",")), False))
     return found
+
+
+def cpu_slice_us(quota: int) -> int:
+    """What a share of CPU, in 1/1000 of one, comes to in every period; microseconds."""
+    return max(1000, CPU_PERIOD_US * quota // 1000)
 
 
 def base_name(instance: str) -> str:
@@ -211,7 +217,7 @@ class Cgroup:
         What a quiet period leaves over may be used in the next one (burst, as much as the share itself; Linux 5.14):
         a rested function answers at full speed, a busy one has its share and no more.
         """
-        directory, slice_us = self.by_controller["cpu"], max(1000, CPU_PERIOD_US * quota // 1000)
+        directory, slice_us = self.by_controller["cpu"], cpu_slice_us(quota)
         if self.v2["cpu"]:
             _set_if_there(directory, "cpu.max.burst", "0")
             _set(directory, "cpu.max", f"{slice_us} {CPU_PERIOD_US}")
@@ -221,6 +227,10 @@ class Cgroup:
             _set(directory, "cpu.cfs_period_us", str(CPU_PERIOD_US))
             _set(directory, "cpu.cfs_quota_us", str(slice_us))
             _set_if_there(directory, "cpu.cfs_burst_us", str(slice_us))
+
+    def note(self, content: bytes) -> None:
+        """Keep what the group is for with it, where only the host's root can write and read (xattr(7), trusted)."""
+        os.setxattr(self.unified, NOTE, content)
 
     def enter_self(self) -> None:
         """Move the calling process, and what it forks from now on, into the group."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +32,15 @@ class Building(Enum):
     GOING_ON = auto()
     FORKED = auto()
     OVER = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What an environment is meant to be, kept with its cgroup for `sandboxd inspect`: it knows nothing else."""
+
+    spec: EnvironmentSpec
+    uid: int  # the first of its two on the host
+    address: IPv4Address | None
 
 
 @dataclass(slots=True, eq=False)
@@ -154,6 +164,7 @@ class Host:
                 environment.tmp = self._volumes.make(spec.tmp_mb, self.function_uid(environment.slot))
         if spec.linked:
             environment.address = self.router.addresses.take()
+        self._note(environment, spec)
         descriptors = self._plan(environment, spec.image_digest, environ)
         with _step("code"):
             descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
@@ -188,6 +199,7 @@ class Host:
         environment.spec = spec
         with _step("cgroup"):
             environment.cgroup.limit(memory_mb=spec.memory_mb, pids=spec.pids)
+        self._note(environment, spec)
         with _step("code"):
             rootfs.attach_code_from_parent(environment.pid1, rootfs.code_mount_in_parent(spec.code_digest.hex()))
         with _step("orders"):
@@ -195,6 +207,11 @@ class Host:
             os.write(environment.orders, init.END_OF_ORDERS)
             os.close(environment.orders)
             environment.orders = -1
+
+    def _note(self, environment: Environment, spec: EnvironmentSpec) -> None:
+        with _step("cgroup"):
+            note = Note(spec, self.uid(environment.slot), environment.address)
+            environment.cgroup.note(pickle.dumps(note))
 
     def _plan(self, environment: Environment, image: bytes, environ: int) -> list[int]:
         """What every plan begins with: root, dev, /tmp, log, environ; the environment owns them until they are sent."""

@@ -111,7 +111,6 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path)
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--output", choices=["json"], default="json")
     arguments = parser.parse_args()
     try:
         config = load(arguments.config)

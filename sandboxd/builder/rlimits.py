@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import resource
 
-_FIXED = {
+FIXED = {
     resource.RLIMIT_CORE: 1,  # not 0: only 1 keeps the kernel from piping a core to the host's helper (core(5))
     resource.RLIMIT_MEMLOCK: 64 * 1024,
     resource.RLIMIT_MSGQUEUE: 0,
@@ -20,7 +20,7 @@ _FIXED = {
 
 def set_fixed_in_child() -> None:
     """Set the limits that are the same for every environment; before seccomp, which keeps the one on cores."""
-    for kind, value in _FIXED.items():
+    for kind, value in FIXED.items():
         _set(kind, value)
 
 

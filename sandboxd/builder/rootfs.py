@@ -20,7 +20,7 @@ from sandboxd.config import Config
 
 READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 # Files and directories of proc that tell of the whole kernel and that everybody may read; others are root's alone.
-_MASKS = frozenset(
+MASKS = frozenset(
     """
     acpi asound bootconfig buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver
     dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms key-users keys latency_stats locks mdstat
@@ -170,7 +170,7 @@ def proc_in_child() -> None:
     proc = os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for entry in os.scandir("/p"):
         # What only root may read, nobody can: the host's root has no name in here.
-        readable = entry.name in _MASKS and entry.stat(follow_symlinks=False).st_mode & 0o005
+        readable = entry.name in MASKS and entry.stat(follow_symlinks=False).st_mode & 0o005
         if readable and entry.is_dir():
             _attach(_read_only_copy("/e", READ_ONLY), proc, entry.name)
         elif readable:

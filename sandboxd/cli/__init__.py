@@ -18,6 +18,7 @@ COMMANDS = {
     "doctor": ("sandboxd.cli.doctor", "Check this machine and say what to do about each failure."),
     "status": ("sandboxd.cli.status", "Show what the daemon is and what it holds."),
     "ps": ("sandboxd.cli.ps", "List the execution environments."),
+    "inspect": ("sandboxd.cli.inspect", "Show how an environment is isolated, read back from the kernel."),
     "invoke": ("sandboxd.cli.invoke", "Invoke a function and print its result."),
     "logs": ("sandboxd.cli.logs", "Print or follow a function's log."),
     "image": ("sandboxd.cli.image", "Build, list and remove runtime images."),
@@ -30,7 +31,7 @@ EXIT_CODES = """\b
 Exit codes:
   0    done
   1    the function returned an error (its JSON is on standard output),
-       the daemon refused the request, or doctor found a failure
+       the daemon refused the request, or doctor or inspect found a failure
   2    wrong usage, payload or configuration
   125  the daemon cannot be reached
   130  interrupted

@@ -5,15 +5,11 @@ Room: command line. May: run the builder's collector as a process of its own. Ma
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-
 import click
 
-from sandboxd.cli.context import Context, Failure, Misuse, output_option
+from sandboxd.cli.context import Context, output_option
 from sandboxd.cli.output import show_json, show_table
+from sandboxd.cli.rooms import run_as_root
 
 
 @click.command
@@ -25,18 +21,7 @@ def gc(context: Context, dry_run: bool) -> None:
 
     The daemon does the same at each start; this shows it, or does it without a start.
     """
-    context.config  # noqa: B018  # a wrong configuration is reported here, by name
-    if os.geteuid() != 0:
-        raise Misuse("gc has to be run as root")
-    command = [sys.executable, "-I", "-m", "sandboxd.builder.leftovers", "--output", "json"]
-    if context.config_file:
-        command += ["--config", str(context.config_file.absolute())]
-    if dry_run:
-        command.append("--dry-run")
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise Failure(f"gc: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'failed'}")
-    leftovers = json.loads(done.stdout)
+    leftovers = run_as_root(context, "gc", "sandboxd.builder.leftovers", *(["--dry-run"] if dry_run else []))
     if context.output == "json":
         show_json(leftovers)
     elif leftovers:

@@ -119,7 +119,7 @@ def _stay_in_the_hosts_tree() -> None:
 
 @_patch("proc: masks")
 def _mask_nothing() -> None:
-    rootfs._MASKS = frozenset()
+    rootfs.MASKS = frozenset()
 
 
 def _without_attribute(path: str, attribute: int) -> None:

@@ -106,6 +106,30 @@ def _reads_the_others_tmp(daemon: Daemon) -> bool:
 BOMB = "result = len(b'x' * (200 << 20))"
 
 
+def _door_is_shut(daemon: Daemon, place: tuple[str, int], **policy: object) -> bool:
+    """Whether a function cannot connect to what its policy gives it, or not even start."""
+    answer = daemon.admin("PUT", "/functions/other/policy", {"AllowEgress": []} | policy)
+    assert answer.status == 200, answer
+    daemon.wait_settled("other")
+    answer = daemon.invoke("other", {"code": f"import socket; result = socket.socket().connect_ex({place})"})
+    return answer.status >= 500 or answer.json != 0
+
+
+def _has_no_link(daemon: Daemon) -> bool:
+    return _door_is_shut(daemon, ("8.8.8.8", 80), AllowEgress=["8.8.8.8/32:80"])
+
+
+def _has_no_resolver(daemon: Daemon) -> bool:
+    return _door_is_shut(daemon, ("127.0.0.53", 53), AllowEgress=["example.org:80"])
+
+
+def _has_no_invoke_door(daemon: Daemon) -> bool:
+    return _door_is_shut(daemon, ("127.0.0.1", 9002), AllowInvoke=True)
+
+
+BOMB = "result = len(b'x' * (200 << 20))"
+
+
 def _has_no_invoke_door(daemon: Daemon) -> bool:
     answer = daemon.admin("PUT", "/functions/other/policy", {"AllowEgress": [], "AllowInvoke": True})
     assert answer.status == 200, answer
@@ -222,7 +246,8 @@ STEPS: dict[str, Step] = {
     "tmp volume: one for each environment": Step(_reads_the_others_tmp),
     "SETUP: pivot_root": Step(fails_at="exec of "),
     "pivot_root: the old root gone": Step(fails_at="last user namespace"),
-    "SETUP: link": Step(_reaches_nothing, networked=True),
+    "SETUP: link": Step(_has_no_link, networked=True),
+    "SETUP: resolver door": Step(_has_no_resolver, networked=True),
     "SETUP: invoke door": Step(_has_no_invoke_door),
     "DROP: session": Step(inside("import os; result = os.getsid(0) != os.getpid()")),
     "DROP: resource limits": Step(_limit("RLIMIT_CORE", 1)),
