@@ -26,7 +26,7 @@ FIRST_NAMESPACES = (
     | linux.CLONE_NEWUTS
 )
 RESOLVER = ("127.0.0.53", 53)
-_RESOLVER_BUFFER = 8192  # of questions that nobody has read: some ten, further ones are dropped
+_RESOLVER_BUFFER = 16 * 1024  # of questions that nobody has read: a few dozen; further ones are dropped
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 

@@ -84,7 +84,9 @@ class Namespace:
 
     def rules(self) -> list[str]:
         """Every rule and every chain that is not built in, counters left out."""
-        lines = [line for table in ("raw", "filter", "nat") for line in self.run("iptables", "-t", table, "-S").splitlines()]
+        lines = [
+            line for table in ("raw", "filter", "nat") for line in self.run("iptables", "-t", table, "-S").splitlines()
+        ]
         return [line for line in lines if not line.startswith("-P") or not line.endswith("ACCEPT")]
 
     def switch(self, name: str, value: str | None = None) -> str:
@@ -248,7 +250,11 @@ class NetworkedDaemon(Daemon):
 
     def permissions(self) -> list[str]:
         """The entries of the router's sets that stand for a permission."""
-        return [row for row in self._entries() if row.startswith(("exact ", "named ", "public ", "anywhere ", "opened ", "numbers "))]
+        return [
+            row
+            for row in self._entries()
+            if row.startswith(("exact ", "named ", "public ", "anywhere ", "opened ", "numbers "))
+        ]
 
     def closed_by_host(self) -> set[str]:
         """The networks that the router closes because its host takes them for itself."""
