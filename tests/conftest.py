@@ -17,6 +17,11 @@ from tests.support.places import RUNS
 Deployed = Callable[..., str]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long to fuzz: the soak asks for more."""
+    parser.addoption("--fuzz-cases", type=int, metavar="N", help="cases of each fuzz test (2,000)")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def machine() -> Iterator[None]:
     """After the whole suite the machine holds as many kernel objects as before."""

@@ -76,7 +76,7 @@ def _extract(package: int, tree: int, max_bytes: int, max_entries: int) -> int:
 
 def _directory(package: int, max_entries: int) -> tuple[list[zipfile.ZipInfo], dict[int, int]]:
     """The entries, and by its offset where each has to be over: no two may share a byte."""
-    with os.fdopen(package, "rb", _OUTPUT, closefd=False) as file:  # of no size given, it would ask whether it is a terminal
+    with os.fdopen(package, "rb", _OUTPUT, closefd=False) as file:  # of no size given, it asks for a terminal's first
         if not zipfile.is_zipfile(file):
             raise _Refused(UnpackStatus.NOT_A_ZIP)
         with zipfile.ZipFile(file) as archive:

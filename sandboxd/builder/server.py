@@ -59,6 +59,7 @@ from sandboxd.privsep.messages import (
 
 log = logging.getLogger("sandboxd.builder")
 _MAX_UNPACKERS = 2
+_MAX_UPLOADS = 64  # that wait for an unpacker: each holds a descriptor; the service has 16 on the way at most
 _MAX_UNCLAIMED = 256  # other children of ours, and orphans of environments
 _SHUTDOWN_SECONDS = 8.0
 _MAX_OPENING = 64  # requests for the router at one time: both block when the other's queue is full
@@ -136,14 +137,18 @@ class Server:
         try:
             match decode(REQUESTS, datagram, len(descriptors)):
                 case Bind() as message:
+                    door.check_sealed(descriptors[0])
                     self._answer_bind(message, descriptors[0])
                 case InitEnded(environment_id):
                     self._answer_init_ended(environment_id)
                 case WarmImage(image):
+                    door.check_sealed(descriptors[0])
                     self._ahead.warm(image, descriptors[0])
                 case Destroy(environment_id):
                     self._answer_destroy(environment_id)
                 case Unpack() as message:
+                    door.check_file(descriptors[0])
+                    self._check_unpack(message)
                     self._uploads.append((message, os.dup(descriptors[0])))
                     self._start_unpackers()
                 case OpenAddresses() as message:
@@ -168,6 +173,10 @@ class Server:
         number = message.spec.environment_id
         if number in self._environments:
             raise ProtocolViolation(f"environment {number} exists")
+        limits, spec = self._config.limits, message.spec
+        if spec.memory_mb > limits.memory_mb_max or spec.tmp_mb > limits.ephemeral_storage_mb_max:
+            self._say_failed(number, StepFailed("limits", errno.EPERM))  # a function from before they were lowered
+            return
         stem = self._ahead.take_stem(message.spec)
         if stem is not None:
             self._answer_bind_with_stem(stem, message, environ)
@@ -331,6 +340,13 @@ class Server:
             self._say(Exited(environment.spec.environment_id, status, environment.cgroup.out_of_memory()))
 
     # code packages
+
+    def _check_unpack(self, message: Unpack) -> None:
+        limits = self._config.limits
+        if message.max_bytes > limits.unzipped_bytes or message.max_entries > limits.zip_entries:
+            raise ProtocolViolation("unpack: more than a package may have")
+        if len(self._uploads) >= _MAX_UPLOADS:
+            raise ProtocolViolation("unpack: too many at one time")
 
     def _start_unpackers(self) -> None:
         while self._uploads and self._unpackers < _MAX_UNPACKERS:

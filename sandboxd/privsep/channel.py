@@ -6,13 +6,16 @@ Room: both sides of the door. May: send and receive. May not: look into a messag
 from __future__ import annotations
 
 import array
+import fcntl
 import os
 import socket
+import stat
 from collections.abc import Sequence
 
 from sandboxd.errors import ProtocolViolation
 from sandboxd.privsep.messages import MAX_DESCRIPTORS, MAX_MESSAGE
 
+_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _ANCILLARY = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
 
 
@@ -50,3 +53,19 @@ def close_all(descriptors: Sequence[int]) -> None:
     """Close every descriptor of a list that was received."""
     for descriptor in descriptors:
         os.close(descriptor)
+
+
+def check_file(descriptor: int) -> None:
+    """Raise ProtocolViolation where a descriptor is no regular file's: whoever reads another may be kept waiting."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise ProtocolViolation("a descriptor that is no file's")
+
+
+def check_sealed(descriptor: int) -> None:
+    """Raise ProtocolViolation where a descriptor is not a memfd's that nobody can change any more."""
+    try:
+        seals = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS)
+    except OSError:  # EINVAL: of a kind that cannot be sealed
+        seals = 0
+    if seals & _SEALS != _SEALS:
+        raise ProtocolViolation("a descriptor that is no sealed memfd's")

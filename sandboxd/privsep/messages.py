@@ -159,7 +159,7 @@ class BindFailed(_Message):
     @classmethod
     def unpack(cls, body: bytes) -> BindFailed:
         environment_id, errno, step = cls._numbers(body)
-        return cls(environment_id, errno, step.rstrip(b"\0").decode("ascii", "replace"))
+        return cls(environment_id, errno, step.rstrip(b"\0").decode("ascii"))
 
 
 @dataclass(frozen=True, slots=True)

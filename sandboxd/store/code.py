@@ -23,6 +23,7 @@ from sandboxd.errors import PackageRejected
 from sandboxd.model.limits import Limits
 
 _ZIP = ".zip"
+_UNPACKED_AT_ONCE = 16  # each holds a descriptor here and another in the builder, which unpacks two
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -46,6 +47,7 @@ class Code:
         self._sealed: set[str] = set()  # unpacked, as far as this process has seen
         self._held: Counter[str] = Counter()
         self._locks: dict[str, asyncio.Lock] = {}
+        self._turns = asyncio.Semaphore(_UNPACKED_AT_ONCE)
 
     @contextlib.asynccontextmanager
     async def hold(self, package: bytes) -> AsyncIterator[str]:
@@ -112,16 +114,17 @@ class Code:
         os.close(self._directory)
 
     async def _unpack(self, digest: str) -> None:
-        descriptor = self._open(digest)
-        try:
-            await self._builder.unpack(
-                bytes.fromhex(digest),
-                descriptor,
-                max_bytes=self._limits.unzipped_bytes,
-                max_entries=self._limits.zip_entries,
-            )
-        finally:
-            os.close(descriptor)
+        async with self._turns:
+            descriptor = self._open(digest)
+            try:
+                await self._builder.unpack(
+                    bytes.fromhex(digest),
+                    descriptor,
+                    max_bytes=self._limits.unzipped_bytes,
+                    max_entries=self._limits.zip_entries,
+                )
+            finally:
+                os.close(descriptor)
         self._sealed.add(digest)
 
     def _open(self, digest: str) -> int:
