@@ -141,7 +141,7 @@ class _Keeper:
                     with contextlib.suppress(BlockingIOError):
                         self._wakeup.recv(4096)
                 elif os.read(rooms.beats, 4096):
-                    systemd.notify("WATCHDOG=1" if served else "READY=1")
+                    systemd.notify("READY=1\nWATCHDOG=1")
                     served, silent = True, 0
                 else:
                     self._selector.unregister(rooms.beats)
@@ -151,17 +151,16 @@ class _Keeper:
         return served
 
     def _end(self, rooms: _Rooms) -> str:
-        """End both rooms of a generation; which one had ended before."""
-        ended = [
-            name for name, room in (("builder", rooms.builder), ("service", rooms.service)) if room.poll() is not None
-        ]
+        """End both rooms of a generation; which had ended before, or hung."""
+        both = {"builder": rooms.builder, "service": rooms.service}
+        ended = [name for name, room in both.items() if room.poll() is not None] or both
         # The builder is init of the namespace that the service lives in: it can only end when the service, which is a
         # child of this process, has been reaped.
         rooms.service.kill()
         rooms.service.wait()
         rooms.builder.kill()
         rooms.builder.wait()
-        return ended[0] if ended else "what hung"
+        return " and ".join(ended)
 
     def _stop(self, rooms: _Rooms) -> int:
         """Let the service drain, then the builder end what is left."""

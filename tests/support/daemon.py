@@ -105,6 +105,7 @@ class Daemon:
         self._killed = False
         self.launcher = ["-m", "sandboxd"]  # or what tests.support.patched puts in its place
         self.under: list[str] = []  # a command that the daemon is started by
+        self.passed: list[int] = []  # descriptors that this command gets
 
     # life
 
@@ -136,6 +137,7 @@ class Daemon:
             self.process = subprocess.Popen(
                 [*self.under, sys.executable, "-I", *self.launcher, "daemon", "--config", str(self.config_file)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=clean_environment(), cwd=REPOSITORY,
+                pass_fds=self.passed,
             )  # fmt: skip
         return self.process
 
