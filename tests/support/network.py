@@ -230,13 +230,8 @@ class NetworkedDaemon(Daemon):
         """The router's namespace, to look into."""
         router = self.router()
         assert router is not None, "no permission has been used yet"
-        while os.readlink(f"/proc/{router.pid}/ns/net") == os.readlink(self.world.server.path):
-            continue  # it looks after the host's rules just now
-        namespace = Namespace.of(router.pid)
-        try:
+        with router_namespace(router.pid, self.world) as namespace:
             yield namespace
-        finally:
-            namespace.close()
 
     def end_suddenly(self) -> None:
         """kill -9 of the keeper, and wait until nothing of the daemon runs any more; its router is not even asked."""
@@ -282,6 +277,18 @@ class NetworkedDaemon(Daemon):
         """The sandboxd command as a person at the server types it."""
         with self.world.server.entered():
             return self.cli(*arguments)
+
+
+@contextlib.contextmanager
+def router_namespace(pid: int, world: World) -> Iterator[Namespace]:
+    """The namespace that a router made."""
+    while os.readlink(f"/proc/{pid}/ns/net") == os.readlink(world.server.path):
+        continue  # it looks after the host's rules just now
+    namespace = Namespace.of(pid)
+    try:
+        yield namespace
+    finally:
+        namespace.close()
 
 
 def knock(daemon: NetworkedDaemon, function: str, *places: tuple[str, str, int]) -> dict[str, str]:
