@@ -313,7 +313,7 @@ class HttpProtocol(asyncio.Protocol):
         self._budget.give_back(len(request.body))
         self._buffered -= len(request.body)
         keep_alive = keep_alive and not self._closing
-        self._write(response, keep_alive)
+        self._write(response, keep_alive, request.method)
         if not keep_alive:
             self._transport.close()
         elif self._pending:
@@ -323,7 +323,7 @@ class HttpProtocol(asyncio.Protocol):
             self._deadline = self._loop.time() + self._limits.idle_seconds
             self._transport.resume_reading()
 
-    def _write(self, response: Response, keep_alive: bool) -> None:
+    def _write(self, response: Response, keep_alive: bool, method: str) -> None:
         status, body = response.status, response.body
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in response.headers.items()]
@@ -331,7 +331,9 @@ class HttpProtocol(asyncio.Protocol):
             lines.append(f"Content-Length: {len(body)}\r\n")
         lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
         head = "".join(lines).encode("latin-1", "replace")
-        if len(body) <= 65_536:
+        if method == "HEAD":  # a body would be taken for the next answer
+            self._transport.write(head)
+        elif len(body) <= 65_536:
             self._transport.write(head + body)
         else:
             self._transport.write(head)
@@ -353,7 +355,8 @@ class HttpProtocol(asyncio.Protocol):
         elif not self._transport.is_closing():
             self._budget.give_back(self._buffered)
             self._buffered, self._body = 0, []
-            self._write(answer or self._refusal(status, reason), keep_alive=False)
+            method = self._parser.get_method().decode("latin-1")
+            self._write(answer or self._refusal(status, reason), keep_alive=False, method=method)
             # Closing while bytes lie unread makes the kernel send a reset, which can overtake the answer.
             self._timer.cancel()
             self._timer = self._loop.call_later(_LINGER_SECONDS, self._transport.close)

@@ -55,6 +55,13 @@ def test_a_body_of_many_reads_arrives_whole() -> None:
     assert answer_to(head + body, HttpLimits(body=6 * MIB)).partition(b"\r\n\r\n")[2] == body
 
 
+def test_an_answer_to_head_has_no_body() -> None:
+    head = b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello"
+    first, _, second = answer_to(head + GET, HttpLimits(body=5)).partition(b"\r\n\r\n")
+    assert b"Content-Length: 5" in first and second.startswith(b"HTTP/1.1 200 OK")
+    assert answer_to(head.replace(b"5", b"6"), HttpLimits(body=5)).endswith(b"\r\n\r\n")
+
+
 def test_a_few_requests_at_once_are_all_answered() -> None:
     assert answer_to(GET * 32, HttpLimits(body=0)).count(b"200 OK") == 32
 
