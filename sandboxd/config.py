@@ -34,6 +34,8 @@ class Config:
     region: str = "us-east-1"
     user: str = "sandboxd"  # whom the service runs as, and the group that may use api.sock
     keep_alive: float = 45 * 60
+    eviction: str = "greedy-dual"  # which idle environments go first when memory is wanted
+    memory: int = 0  # MB that environments may hold before idle ones go; 0: half of the machine's
     drain: float = 30
     api_listen: tuple[str, int] = ("127.0.0.1", 8470)
     api_auth: str = "sigv4"
@@ -148,6 +150,8 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "region": ("region", _matching(r"[a-z]{2}(-[a-z]+)+-\d", "an AWS region name, such as us-east-1")),
     "user": ("user", _matching(r"[a-z_][a-z0-9_-]{0,31}", "a user name")),
     "keep_alive": ("keep_alive", _seconds(0, 86_400)),
+    "eviction": ("eviction", _matching("greedy-dual|oldest-first", '"greedy-dual" or "oldest-first"')),
+    "memory": ("memory", _positive),
     "drain": ("drain", _seconds(0, 900)),
     "api.listen": ("api_listen", _listen),
     "api.auth": ("api_auth", _matching(r"sigv4|none", '"sigv4" or "none"')),

@@ -24,6 +24,7 @@ COMMANDS = {
     "image": ("sandboxd.cli.image", "Build, list and remove runtime images."),
     "function": ("sandboxd.cli.function", "Create, update, show, list and delete functions."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
+    "simulate": ("sandboxd.cli.simulate", "Replay a trace through the scheduler and compare eviction policies."),
     "gc": ("sandboxd.cli.gc", "Remove what a dead daemon left behind."),
 }
 

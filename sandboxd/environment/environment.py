@@ -81,6 +81,11 @@ class Environment:
         """Where the runtime inside stands."""
         return self._life.state
 
+    @property
+    def memory(self) -> int:
+        """The most memory seen in use, in bytes, when it was last looked at."""
+        return self._sandbox.memory_seen
+
     def row(self) -> dict[str, Any]:
         """What people are shown of it."""
         now = time.monotonic()

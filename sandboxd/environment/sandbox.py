@@ -74,7 +74,7 @@ class Sandbox:
 
     __slots__ = (
         "_binding", "_bound", "_descriptors", "_ended", "_freeze", "_function", "_ground", "_id", "_image_digest",
-        "_max_memory", "_memory_stat", "_resolver", "_servers", "output",
+        "_memory_stat", "_resolver", "_servers", "memory_seen", "output",
     )  # fmt: skip
 
     def __init__(self, environment_id: int, function: FunctionVersion, image_digest: bytes, ground: Ground) -> None:
@@ -86,7 +86,7 @@ class Sandbox:
         self._resolver: Resolver | None = None
         self._descriptors: list[int] = []
         self._freeze = self._memory_stat = -1
-        self._max_memory = 0
+        self.memory_seen = 0
 
     async def bind(self) -> list[int]:
         """Have it made; the descriptors of its doors, the caller's to serve. Its runtime runs from now on.
@@ -159,8 +159,8 @@ class Sandbox:
         """The most memory seen in use, in bytes, now included."""
         if self._memory_stat >= 0:
             with contextlib.suppress(OSError):
-                self._max_memory = max(self._max_memory, memory.used_bytes(self._memory_stat))
-        return self._max_memory
+                self.memory_seen = max(self.memory_seen, memory.used_bytes(self._memory_stat))
+        return self.memory_seen
 
     def close(self) -> None:
         """End every connection and close every descriptor."""

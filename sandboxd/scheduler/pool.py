@@ -4,7 +4,8 @@ Room: service, pure. May: decide. May not: I/O, clock, asyncio; `now` is told.
 
 An environment of a version: STARTING (for one invocation) -> BUSY -> IDLE -> BUSY ... and then gone. It is reserved in
 the same step that finds it or asks for it, so that it is never ready for two. Reuse goes by FunctionVersion.key, never
-across. A retired or dead one that is in use ends with its invocation.
+across. A retired or dead one that is in use ends with its invocation. What environments hold together may be bounded:
+idle ones go until the rest is within the bound, busy ones are never taken away.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from sandboxd.scheduler.concurrency import Concurrency
-from sandboxd.scheduler.keep_alive import IdleEnvironments
+from sandboxd.scheduler.keep_alive import IdleEnvironments, KeepAlive, Used
 
 # events
 
@@ -44,10 +45,11 @@ class EnvironmentFailed:
 
 @dataclass(frozen=True, slots=True)
 class InvocationFinished:
-    """An environment's invocation is over; `lives`: the environment can take another."""
+    """An environment's invocation is over; `lives`: the environment can take another, and holds `memory` bytes."""
 
     environment_id: int
     lives: bool
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +151,21 @@ class _Environment:
     key: str
     use: _Use
     request_id: str  # of the invocation it is reserved for; of the last one while idle
+    since: float  # when it was asked for
+    cost: float = 0.0  # seconds from then until it was ready
+    uses: int = 0
+    memory: int = 0  # bytes it held after its last invocation
     retired: bool = False  # ends with its invocation, and so does whatever takes its place
     dead: bool = False  # has ended by itself
 
 
 class Pool:
-    """Every environment and whom it serves."""
+    """Every environment and whom it serves. Idle ones go when all together hold more than `memory` bytes."""
 
-    def __init__(self, concurrency: int, keep_alive: float) -> None:
+    def __init__(self, concurrency: int, keep_alive: KeepAlive, memory: int) -> None:
         self._concurrency = Concurrency(concurrency)
         self._idle = IdleEnvironments(keep_alive)
+        self._memory, self._memory_limit = 0, memory
         self._environments: dict[int, _Environment] = {}
         self._of_function: dict[str, set[int]] = {}
         self._last_id = 0
@@ -169,6 +176,11 @@ class Pool:
         """Invocations accepted and not over."""
         return self._concurrency.in_flight
 
+    @property
+    def memory(self) -> int:
+        """Bytes that all environments held after their last invocation."""
+        return self._memory
+
     def next_tick(self) -> float | None:
         """When a Tick is due; None while there is nothing to wait for."""
         return self._idle.next_expiry()
@@ -177,16 +189,16 @@ class Pool:
         """Take one event; what is to be done. `now` never goes back."""
         match event:
             case InvocationArrived():
-                return [self._place(event)]
-            case InvocationFinished(environment_id, lives):
-                return self._finish(self._environments[environment_id], lives, now)
+                return [self._place(event, now)]
+            case InvocationFinished(environment_id, lives, memory):
+                return self._finish(self._environments[environment_id], lives, memory, now)
             case EnvironmentReady(environment_id):
                 environment = self._environments[environment_id]
                 assert environment.use is _Use.STARTING
-                environment.use = _Use.BUSY
+                environment.use, environment.cost = _Use.BUSY, now - environment.since
                 return []
             case EnvironmentFailed(environment_id, again):
-                return self._fail(self._environments[environment_id], again)
+                return self._fail(self._environments[environment_id], again, now)
             case EnvironmentDied(environment_id):
                 return self._bury(environment_id) if environment_id in self._environments else []
             case FunctionRetired(function_name):
@@ -197,39 +209,48 @@ class Pool:
             case Tick():
                 return [self._forget(self._environments[i]) for i in self._idle.expired(now)]
 
-    def _place(self, arrived: InvocationArrived) -> Instruction:
+    def _place(self, arrived: InvocationArrived, now: float) -> Instruction:
         if self._draining:
             return Reject(arrived.request_id, Reason.DRAINING)
         if not self._concurrency.take():
             return Reject(arrived.request_id, Reason.CONCURRENCY)
         environment_id = self._idle.take(arrived.key)
         if environment_id is None:
-            return self._start(arrived.request_id, arrived.function_name, arrived.key)
+            return self._start(arrived.request_id, arrived.function_name, arrived.key, now)
         environment = self._environments[environment_id]
         environment.use, environment.request_id = _Use.BUSY, arrived.request_id
         return Assign(arrived.request_id, environment_id)
 
-    def _start(self, request_id: str, function_name: str, key: str) -> Start:
+    def _start(self, request_id: str, function_name: str, key: str, now: float) -> Start:
         self._last_id += 1
-        environment = _Environment(self._last_id, function_name, key, _Use.STARTING, request_id)
+        environment = _Environment(self._last_id, function_name, key, _Use.STARTING, request_id, now)
         self._environments[environment.id] = environment
         self._of_function.setdefault(function_name, set()).add(environment.id)
         return Start(request_id, environment.id)
 
-    def _finish(self, environment: _Environment, lives: bool, now: float) -> list[Instruction]:
+    def _finish(self, environment: _Environment, lives: bool, memory: int, now: float) -> list[Instruction]:
         assert environment.use is _Use.BUSY
         self._concurrency.give_back()
         if not lives or environment.dead or environment.retired:
             return [self._forget(environment)]
-        environment.use = _Use.IDLE
-        self._idle.add(environment.id, environment.key, now)
-        return [Freeze(environment.id)]
+        self._memory += memory - environment.memory
+        environment.use, environment.memory = _Use.IDLE, memory
+        environment.uses += 1
+        used = Used(environment.key, environment.uses, environment.cost, memory)
+        self._idle.add(environment.id, used, now)
+        return [Freeze(environment.id), *self._evict()]
 
-    def _fail(self, environment: _Environment, again: bool) -> list[Instruction]:
+    def _evict(self) -> list[Destroy]:
+        gone = []
+        while self._memory > self._memory_limit and (environment_id := self._idle.evict()) is not None:
+            gone.append(self._forget(self._environments[environment_id]))
+        return gone
+
+    def _fail(self, environment: _Environment, again: bool, now: float) -> list[Instruction]:
         assert environment.use is not _Use.IDLE
         gone = self._forget(environment)
         if again:  # it was accepted once: neither the limit nor a drain takes that back
-            start = self._start(environment.request_id, environment.function_name, environment.key)
+            start = self._start(environment.request_id, environment.function_name, environment.key, now)
             self._environments[start.environment_id].retired = environment.retired
             return [gone, start]
         self._concurrency.give_back()
@@ -255,6 +276,7 @@ class Pool:
 
     def _forget(self, environment: _Environment) -> Destroy:
         del self._environments[environment.id]
+        self._memory -= environment.memory
         same = self._of_function[environment.function_name]
         same.discard(environment.id)
         if not same:

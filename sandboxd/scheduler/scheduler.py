@@ -23,6 +23,7 @@ from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.privsep.client import BuilderGone
 from sandboxd.privsep.messages import Exited
 from sandboxd.scheduler import pool
+from sandboxd.scheduler.keep_alive import POLICIES
 from sandboxd.scheduler.pool import Assign, Destroy, Freeze, Pool, Reason, Reject, Start
 
 BUDGET_BYTES = 256 * 1024 * 1024
@@ -48,7 +49,9 @@ class Scheduler:
         self._config, self._image_digest = config, image_digest
         self._ground = Ground(config, client, logs, budget or Budget(BUDGET_BYTES), door_handler)
         self._loop = asyncio.get_running_loop()
-        self._pool = Pool(config.limits.concurrency, config.keep_alive)
+        self._pool = Pool(
+            config.limits.concurrency, POLICIES[config.eviction](config.keep_alive), _memory_limit(config)
+        )
         self._environments: dict[int, Environment] = {}
         self._warmed: set[bytes] = set()
         self._carried: set[asyncio.Task[InvocationResult]] = set()
@@ -133,7 +136,7 @@ class Scheduler:
             self._tell(pool.InvocationFinished(environment.id, lives=False))
             raise (_explain(error) or error) from None
         lives = result.outcome in (Outcome.OK, Outcome.HANDLED)
-        self._tell(pool.InvocationFinished(environment.id, lives))
+        self._tell(pool.InvocationFinished(environment.id, lives, environment.memory))
         return result
 
     def _tell(self, event: pool.Event) -> Assign | Start | Reject | None:
@@ -196,6 +199,11 @@ class Scheduler:
             await asyncio.wait(pending)
         if self._timer is not None:
             self._timer.cancel()
+
+
+def _memory_limit(config: Config) -> int:
+    """Bytes that environments may hold together before idle ones go; half of the machine's where nothing is said."""
+    return config.memory << 20 or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def _rejection(reason: Reason) -> ApiError:

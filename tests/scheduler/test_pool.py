@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from sandboxd.scheduler.keep_alive import POLICIES, GreedyDual, IdleEnvironments, OldestFirst, Used
 from sandboxd.scheduler.pool import (
     Assign,
     Destroy,
@@ -28,6 +31,10 @@ from sandboxd.scheduler.pool import (
 )
 
 
+def make(concurrency: int, keep_alive: float, memory: int = 1 << 40) -> Pool:
+    return Pool(concurrency, OldestFirst(keep_alive), memory)
+
+
 def arrived(request_id: str, key: str = "f:1", function_name: str = "f") -> InvocationArrived:
     return InvocationArrived(request_id, function_name, key)
 
@@ -42,7 +49,7 @@ def warm(pool: Pool, *environments: int, key: str = "f:1", at: float = 0.0) -> N
 
 
 def test_cold_then_warm() -> None:
-    pool = Pool(10, 60)
+    pool = make(10, 60)
     assert pool.handle(arrived("a"), 0) == [Start("a", 1)]
     assert pool.handle(EnvironmentReady(1), 1) == []
     assert pool.handle(InvocationFinished(1, True), 2) == [Freeze(1)]
@@ -51,14 +58,14 @@ def test_cold_then_warm() -> None:
 
 
 def test_never_across_versions() -> None:
-    pool = Pool(10, 60)
+    pool = make(10, 60)
     warm(pool, 1)
     assert pool.handle(arrived("a", "f:2"), 1) == [Start("a", 2)]
     assert pool.handle(arrived("b", "g:1", "g"), 1) == [Start("b", 3)]
 
 
 def test_the_last_used_is_used_first() -> None:
-    pool = Pool(10, 60)
+    pool = make(10, 60)
     warm(pool, 1, 2, 3)
     assert pool.handle(arrived("a"), 1) == [Assign("a", 3)]
     assert pool.handle(InvocationFinished(3, True), 2) == [Freeze(3)]
@@ -67,7 +74,7 @@ def test_the_last_used_is_used_first() -> None:
 
 
 def test_keep_alive() -> None:
-    pool = Pool(10, 60)
+    pool = make(10, 60)
     assert pool.next_tick() is None
     warm(pool, 1, 2)
     assert pool.next_tick() == 60
@@ -81,14 +88,14 @@ def test_keep_alive() -> None:
 
 
 def test_no_keep_alive() -> None:
-    pool = Pool(10, 0)
+    pool = make(10, 0)
     warm(pool, 1)
     assert pool.next_tick() == 0
     assert pool.handle(Tick(), 0) == [Destroy(1)]
 
 
 def test_the_account_s_limit() -> None:
-    pool = Pool(2, 60)
+    pool = make(2, 60)
     assert pool.handle(arrived("a"), 0) == [Start("a", 1)]
     assert pool.handle(arrived("b", "g:1", "g"), 0) == [Start("b", 2)]
     assert pool.handle(arrived("c"), 0) == [Reject("c", Reason.CONCURRENCY)]
@@ -101,7 +108,7 @@ def test_the_account_s_limit() -> None:
 
 
 def test_retirement() -> None:
-    pool = Pool(10, 60)
+    pool = make(10, 60)
     warm(pool, 1, 2)
     pool.handle(arrived("a"), 1)  # in 2
     pool.handle(arrived("b", "f:new"), 1)  # starts 3
@@ -116,7 +123,7 @@ def test_retirement() -> None:
 
 
 def test_an_undelivered_invocation_gets_another_environment_whatever_happens_meanwhile() -> None:
-    pool = Pool(1, 60)
+    pool = make(1, 60)
     warm(pool, 1)
     assert pool.handle(arrived("a"), 0) == [Assign("a", 1)]
     assert pool.handle(EnvironmentDied(1), 0) == []
@@ -128,7 +135,7 @@ def test_an_undelivered_invocation_gets_another_environment_whatever_happens_mea
 
 
 def test_what_takes_the_place_of_a_dead_one_lives() -> None:
-    pool = Pool(1, 60)
+    pool = make(1, 60)
     warm(pool, 1)
     pool.handle(arrived("a"), 0)
     pool.handle(EnvironmentDied(1), 0)
@@ -138,7 +145,7 @@ def test_what_takes_the_place_of_a_dead_one_lives() -> None:
 
 
 def test_death() -> None:
-    pool = Pool(10, 60)
+    pool = make(10, 60)
     warm(pool, 1, 2)
     assert pool.handle(EnvironmentDied(1), 1) == [Destroy(1)]
     assert pool.handle(EnvironmentDied(1), 1) == []
@@ -151,7 +158,7 @@ def test_death() -> None:
 
 
 def test_drain() -> None:
-    pool = Pool(10, 60)
+    pool = make(10, 60)
     warm(pool, 1, 2)
     pool.handle(arrived("a"), 1)
     assert pool.handle(DrainStarted(), 2) == [Destroy(1)]
@@ -160,11 +167,10 @@ def test_drain() -> None:
     assert pool.next_tick() is None
 
 
+@pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("number", [1, 30_000])
-def test_a_step_costs_the_same_at_any_number(number: int) -> None:
-    import time
-
-    pool = Pool(1 << 30, 60)
+def test_a_step_costs_the_same_at_any_number(number: int, policy: str) -> None:
+    pool = Pool(1 << 30, POLICIES[policy](60), 1 << 40)
     warm(pool, *range(1, number + 1))
     began = time.process_time()
     for turn in range(2000):
@@ -175,10 +181,69 @@ def test_a_step_costs_the_same_at_any_number(number: int) -> None:
     assert (time.process_time() - began) / 2000 < 0.0005
 
 
+def test_what_is_cheap_large_and_seldom_used_goes_first() -> None:
+    pool = Pool(10, GreedyDual(60), 100)
+    for number, (key, seconds, memory) in enumerate([("quick", 1, 30), ("slow", 9, 30), ("small", 1, 5)], 1):
+        assert pool.handle(arrived("a", key), 0) == [Start("a", number)]
+        pool.handle(EnvironmentReady(number), seconds)
+        assert pool.handle(InvocationFinished(number, True, memory), seconds) == [Freeze(number)]
+    assert pool.handle(arrived("b", "large"), 10) == [Start("b", 4)]
+    pool.handle(EnvironmentReady(4), 12)
+    assert pool.handle(InvocationFinished(4, True, 60), 12) == [
+        Freeze(4),
+        Destroy(1),
+    ]  # of equals, the older
+    assert pool.memory == 95
+    assert pool.handle(arrived("c", "slow"), 13) == [Assign("c", 2)]
+    assert pool.handle(InvocationFinished(2, True, 60), 13) == [Freeze(2), Destroy(4)]  # 2/60 < 5/30, 1/5 and 2 x 9/60
+
+
+def test_the_clock_lets_old_worth_fade() -> None:
+    pool = Pool(10, GreedyDual(1e9), 10)
+    pool.handle(arrived("a", "once dear"), 0)
+    pool.handle(EnvironmentReady(1), 5)
+    pool.handle(InvocationFinished(1, True, 5), 5)
+    for number in range(2, 9):  # each worth 1/6 above what went before it
+        pool.handle(arrived("b", f"cheap {number}"), number)
+        pool.handle(EnvironmentReady(number), number + 1)
+        gone = pool.handle(InvocationFinished(number, True, 6), number + 1)[1:]
+        if gone == [Destroy(1)]:
+            break
+        assert gone == [Destroy(number)]
+    assert number == 8  # 5/5 went before 7/6, where the clock had risen to 6 x 1/6
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from("abc"), st.integers(1, 5), st.integers(1, 40), st.sampled_from(["add", "take", "evict"])
+        ),
+        max_size=80,
+    )
+)
+def test_greedy_dual_is_what_its_paper_says(steps: list[tuple[str, int, int, str]]) -> None:
+    idle = IdleEnvironments(GreedyDual(60))
+    clock, worth, keys = 0.0, {}, {}
+    for number, (key, uses, memory, step) in enumerate(steps):
+        if step == "add":
+            idle.add(number, Used(key, uses, 0.5, memory), 0)
+            worth[number], keys[number] = clock + uses * 0.5 / memory, key
+        elif step == "take":
+            taken = idle.take(key)
+            assert taken == max((n for n in worth if keys[n] == key), default=None)
+            worth.pop(taken, None)
+        else:
+            evicted = idle.evict()
+            assert evicted == min(worth, key=lambda n: (worth[n], n), default=None)
+            clock = max(clock, worth.pop(evicted, 0.0))
+        assert len(idle) == len(worth)
+
+
 FUNCTIONS = ("f", "g")
 KEYS = {"f": ("f:1", "f:2"), "g": ("g:1",)}
 LIMIT = 4
 KEEP_ALIVE = 10.0
+MEMORY = 1000
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -186,14 +251,15 @@ class PoolMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Pool(LIMIT, KEEP_ALIVE)
+        self.pool = make(LIMIT, KEEP_ALIVE, MEMORY)
         self.now = 0.0
         self.count = 0
         self.draining = False
         self.key: dict[int, str] = {}  # of every environment that lives
         self.serving: dict[int, str] = {}  # environment -> invocation
         self.starting: set[int] = set()
-        self.idle_since: dict[int, float] = {}
+        self.idle_since: dict[int, float] = {}  # in the order in which they became idle
+        self.memory: dict[int, int] = {}
         self.doomed: set[int] = set()
         self.retired: set[int] = set()
         self.open: dict[str, str] = {}  # accepted invocation -> key
@@ -225,6 +291,7 @@ class PoolMachine(RuleBasedStateMachine):
                     assert environment_id not in self.serving
                     del self.key[environment_id]
                     self.idle_since.pop(environment_id, None)
+                    self.memory.pop(environment_id, None)
                     self.doomed.discard(environment_id)
                     self.retired.discard(environment_id)
                 case Reject():
@@ -273,14 +340,21 @@ class PoolMachine(RuleBasedStateMachine):
         assert [type(i) for i in instructions] == ([Destroy, Start] if again else [Destroy])
 
     @precondition(lambda self: self.serving.keys() - self.starting)
-    @rule(data=st.data(), lives=st.booleans())
-    def invocation_finishes(self, data: st.DataObject, lives: bool) -> None:
+    @rule(data=st.data(), lives=st.booleans(), memory=st.integers(0, MEMORY + 1))
+    def invocation_finishes(self, data: st.DataObject, lives: bool, memory: int) -> None:
         environment_id = data.draw(st.sampled_from(sorted(self.serving.keys() - self.starting)))
         del self.open[self.serving.pop(environment_id)]
-        stays = lives and environment_id not in self.doomed
-        assert self.feed(InvocationFinished(environment_id, lives)) == [
-            Freeze(environment_id) if stays else Destroy(environment_id)
-        ]
+        finished = InvocationFinished(environment_id, lives, memory)
+        if not lives or environment_id in self.doomed:
+            assert self.feed(finished) == [Destroy(environment_id)]
+            return
+        self.memory[environment_id] = memory
+        total, victims = sum(self.memory.values()), []
+        for victim in [*self.idle_since, environment_id]:
+            if total > MEMORY:
+                victims.append(victim)
+                total -= self.memory[victim]
+        assert self.feed(finished) == [Freeze(environment_id), *map(Destroy, victims)]
 
     @precondition(lambda self: self.key)
     @rule(data=st.data())
@@ -322,6 +396,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert set(self.serving.values()) == set(self.open)  # nothing accepted is forgotten
         assert len(self.open) == self.pool.in_flight <= LIMIT
         assert self.key.keys() == self.serving.keys() | self.idle_since.keys()  # no environment is forgotten
+        assert self.pool.memory == sum(self.memory.values())
         due = min((since + KEEP_ALIVE for since in self.idle_since.values()), default=None)
         assert self.pool.next_tick() == due
 
