@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import http.client
-import json
 import os
-import random
 import signal
 import socket
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
+from http.client import HTTPConnection
 
 from tests.support import packages
-from tests.support.daemon import FUNCTIONS, Answer, Daemon, UnixConnection
+from tests.support.daemon import Answer, Daemon, UnixConnection
+from tests.support.load import Load
 
 NewDaemon = Callable[..., Daemon]
 
@@ -43,45 +40,6 @@ def held(daemon: Daemon, kind: int = socket.SOCK_STREAM) -> Iterator[None]:
                 os.close(descriptor)
 
 
-class Load:
-    """Clients that call without a pause, on kept-alive connections and on one for each call."""
-
-    def __init__(self, daemon: Daemon, name: str) -> None:
-        self.results: Counter[str] = Counter()
-        self._daemon, self._path = daemon, f"{FUNCTIONS}/{name}/invocations"
-        self._over = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(number,)) for number in range(8)]
-
-    def __enter__(self) -> Load:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _connection(self, number: int) -> http.client.HTTPConnection:
-        if number % 2:
-            return UnixConnection(self._daemon.socket, 60)
-        return http.client.HTTPConnection("127.0.0.1", self._daemon.port, timeout=60)
-
-    def _call(self, number: int) -> None:
-        connection = self._connection(number)
-        while not self._over.is_set():
-            try:
-                connection.request("POST", self._path, json.dumps({"seconds": random.choice((0, 0.01, 0.2))}))
-                answer = connection.getresponse()
-                body = answer.read()
-                self.results["ok" if answer.status == 200 and b"slept" in body else f"{answer.status} {body!r}"] += 1
-            except (OSError, http.client.HTTPException) as error:
-                self.results[repr(error)] += 1
-            if number < 4:
-                connection.close()
-        connection.close()
-
-
 def test_an_upgrade_loses_no_call_that_ends_within_drain(fresh_daemon: NewDaemon) -> None:
     daemon = fresh_daemon(drain=3, api__auth="none")
     with held(daemon):
@@ -89,16 +47,13 @@ def test_an_upgrade_loses_no_call_that_ends_within_drain(fresh_daemon: NewDaemon
         name = daemon.deploy(packages.load("sleeps"))
         outlasting: list[Answer] = []
         long = threading.Thread(target=lambda: outlasting.append(daemon.invoke(name, {"seconds": 60})))
-        with Load(daemon, name) as load:
+        clients = [lambda: UnixConnection(daemon.socket), lambda: HTTPConnection("127.0.0.1", daemon.port, timeout=60)]
+        with Load(clients, name) as load:
             long.start()
-            served = 0
             for _ in range(2):
-                while load.results.total() < served + 100:
-                    time.sleep(0.02)
+                load.wait(100)
                 daemon.restart()
-                served = load.results.total()
-            while load.results.total() < served + 20:
-                time.sleep(0.02)
+            load.wait(20)
         assert set(load.results) == {"ok"}, load.results
         long.join()
         [answer] = outlasting

@@ -1,28 +1,42 @@
-"""The installed unit under a real systemd with unified cgroups: readiness, limits, kills, restarts, nothing left.
+"""The installed units under a real systemd with unified cgroups: readiness, limits, kills, upgrades, nothing left.
 
 These tests end the machine's own daemon many times, so they run only where scripts/vm-test asks for them.
 """
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import re
+import shutil
 import signal
+import stat
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+import sandboxd
+from tests.support.daemon import UnixConnection
+from tests.support.load import Load
+from tests.support.places import REPOSITORY
+
 UNIT = Path("/sys/fs/cgroup/system.slice/sandboxd.service")
 GROUPS = UNIT / "sandboxd-main"
+UNITS = ("sandboxd.socket", "sandboxd.service")
+SOCKET = Path("/run/sandboxd/api.sock")
+RELEASES = Path("/opt/sandboxd/releases")
 FUNCTION = """
 import os, time
 
 def handler(event, context):
+    if isinstance(event, dict):
+        time.sleep(event["seconds"])
+        return {"slept": event["seconds"]}
     if event == "memory":
         return len(bytearray(512 << 20))
     if event == "processes":
@@ -55,12 +69,12 @@ def _run(*command: str) -> str:
     return done.stdout.strip()
 
 
-def _systemctl(verb: str) -> None:
-    _run("systemctl", verb, "sandboxd")
+def _systemctl(verb: str, *units: str) -> None:
+    _run("systemctl", verb, *(units or ("sandboxd.service",)))
 
 
 def _property(name: str) -> str:
-    return _run("systemctl", "show", "--property", name, "--value", "sandboxd")
+    return _run("systemctl", "show", "--property", name, "--value", "sandboxd.service")
 
 
 def _invoke(event: str) -> subprocess.CompletedProcess[str]:
@@ -96,6 +110,13 @@ def _group_of_probe() -> Path:
         time.sleep(0.05)
 
 
+def _until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def _value(group: Path, name: str) -> str:
     return (group / name).read_text().strip()
 
@@ -111,14 +132,27 @@ def probe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         "--dir", str(code), "--timeout", "300",
     )  # fmt: skip
     yield
-    _systemctl("start")
+    _systemctl("start", *UNITS)
     _run("sandboxd", "function", "delete", "probe")
-    _systemctl("stop")
+    _systemctl("stop", *UNITS)
 
 
 def test_the_unit_is_active_because_the_daemon_said_so() -> None:
     assert (_property("Type"), _property("ActiveState"), _property("SubState")) == ("notify", "active", "running")
     assert int(_property("MainPID")) == _room("keeper")
+    journal = _run("journalctl", "--no-pager", "-u", "sandboxd", "-b")
+    assert "sandboxd.service: serving http://127.0.0.1:8470 and /run/sandboxd/api.sock" in journal
+
+
+def test_the_units_own_limits() -> None:
+    total = int(re.findall(r"MemTotal: +(\d+)", Path("/proc/meminfo").read_text())[0]) * 1024
+    assert 0.85 < int(_value(UNIT, "memory.max")) / total < 0.95
+    assert int(_value(UNIT, "pids.max")) > 1024
+    for room in ("keeper", "builder", "service"):
+        process = Path(f"/proc/{_room(room)}")
+        assert _value(process, "oom_score_adj") == "-500"
+        assert re.search(r"Max core file size +0 +0 ", _value(process, "limits"))
+    assert re.search(r"Max open files +524288 +524288 ", _value(Path(f"/proc/{_room('service')}"), "limits"))
 
 
 def test_the_doctor_finds_nothing_and_unified_cgroups() -> None:
@@ -181,21 +215,83 @@ def test_a_killed_room_comes_back_by_itself(room: str) -> None:
 def test_a_killed_keeper_is_started_again() -> None:
     keeper = _room("keeper")
     os.kill(keeper, signal.SIGKILL)
-    deadline = time.monotonic() + 120
-    while _property("NRestarts") != "1" or _property("ActiveState") != "active":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    _until(lambda: _property("NRestarts") == "1" and _property("ActiveState") == "active")
     assert _result("") == "done"
     assert _value(UNIT, "cgroup.procs") == ""
 
 
-def test_restart_keeps_functions() -> None:
-    _systemctl("restart")
+@pytest.mark.parametrize("room", ["builder", "service"])
+def test_a_room_that_hangs_is_started_again(room: str) -> None:
+    keeper, hung = _room("keeper"), psutil.Process(_room(room))
+    hung.suspend()
+    hung.wait(300)
+    assert _result("") == "done"
+    assert _room("keeper") == keeper
+
+
+def test_a_keeper_that_hangs_is_started_again_by_the_watchdog() -> None:
+    hung, restarts = psutil.Process(_room("keeper")), int(_property("NRestarts"))
+    hung.suspend()
+    hung.wait(300)
+    _until(lambda: int(_property("NRestarts")) == restarts + 1 and _property("ActiveState") == "active")
+    assert _result("") == "done"
+
+
+def test_the_sockets_are_systemds_and_start_the_daemon() -> None:
+    status = SOCKET.stat()
+    assert (status.st_uid, grp.getgrgid(status.st_gid).gr_name) == (0, "sandboxd")
+    assert stat.S_IMODE(status.st_mode) == 0o660
+    _systemctl("stop")
+    assert _property("ActiveState") == "inactive"
+    assert SOCKET.is_socket()
+    assert _result("") == "done"
+    assert _property("ActiveState") == "active"
+
+
+def test_a_restart_loses_no_call() -> None:
+    keeper = _room("keeper")
+    with Load([lambda: UnixConnection(SOCKET, 300)], "probe") as load:
+        load.wait(20)
+        _systemctl("restart")
+        load.wait(20)
+    assert set(load.results) == {"ok"}, load.results
+    assert _room("keeper") != keeper
+
+
+@pytest.fixture
+def changed(tmp_path: Path) -> Path:
+    """A checkout of another version."""
+    shutil.copytree(REPOSITORY, tmp_path / "checkout", ignore=shutil.ignore_patterns(".*", "tests", "__pycache__"))
+    for name in ("pyproject.toml", "sandboxd/__init__.py"):
+        file = tmp_path / "checkout" / name
+        file.write_text(file.read_text().replace(f'"{sandboxd.__version__}"', '"99.0"'))
+    return tmp_path / "checkout"
+
+
+def test_an_upgrade_in_place_loses_no_call(changed: Path) -> None:
+    [before] = os.listdir(RELEASES)
+    with Load([lambda: UnixConnection(SOCKET, 300)], "probe") as load:
+        load.wait(20)
+        _run(str(changed / "scripts" / "install"))
+        load.wait(20)
+    assert set(load.results) == {"ok"}, load.results
+    assert json.loads(_run("sandboxd", "status", "--output", "json"))["Version"] == "99.0"
+    assert os.listdir(RELEASES) == [str(int(before) + 1)]
+
+
+def test_a_release_that_does_not_start_is_not_kept(changed: Path) -> None:
+    service = changed / "sandboxd" / "service.py"
+    service.write_text(service.read_text().replace("def main() -> None:\n", "def main() -> None:\n    sys.exit(1)\n"))
+    version = _run("sandboxd", "--version")
+    done = subprocess.run([changed / "scripts" / "install"], capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 1
+    assert "is in use again" in done.stderr
+    assert _run("sandboxd", "--version") == version
     assert _result("") == "done"
 
 
 def test_stop_leaves_nothing() -> None:
-    _systemctl("stop")
+    _systemctl("stop", *UNITS)
     assert (_property("ActiveState"), _property("Result")) == ("inactive", "success")
     assert not UNIT.exists()
     lines = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
