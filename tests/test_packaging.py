@@ -140,6 +140,18 @@ def test_the_sockets_are_systemds_and_not_everybodys() -> None:
     assert "sandboxd.socket" in read_unit("sandboxd.service")["Unit"]["Requires"].split()
 
 
+@pytest.mark.skipif(shutil.which("vagrant") is None, reason="vagrant is not installed")
+def test_vagrant_takes_the_vagrantfile(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "Vagrantfile", tmp_path)
+    done = subprocess.run(
+        ["vagrant", "validate", "--ignore-provider"],
+        cwd=tmp_path, env=os.environ | {"VAGRANT_HOME": str(tmp_path / "home")},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    assert "validated successfully" in done.stdout
+
+
 def test_wheel_carries_recipes_and_profiles(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
     subprocess.run(command, cwd=REPOSITORY, check=True, capture_output=True, timeout=120)

@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from xml.etree import ElementTree
 
-WORDS = {"failures": "failed", "passed": "passed", "skipped": "skipped", "errors": "error(s)"}
+WORDS = {"failures": "failed", "passed": "passed", "skipped": "skipped", "errors": "error"}
 
 
 def count(files: list[str]) -> tuple[Counter[str], float]:
@@ -30,6 +30,8 @@ def closing_line(failed: int, counts: Counter[str], seconds: float) -> str:
     if failed and not counts["failures"] + counts["errors"]:
         counts["errors"] += failed
     said = [f"{counts[key]} {word}" for key, word in WORDS.items() if counts[key]] or ["no tests ran"]
+    if counts["errors"] > 1:
+        said[-1] += "s"
     return f" {', '.join(said)} in {seconds:.2f}s ".center(80, "=")
 
 
