@@ -125,8 +125,9 @@ def doors(caplog: pytest.LogCaptureFixture) -> Iterator[Doors]:
 TARGETS = st.sampled_from(
     [BASE + path for path in (
         b"invocation/next", b"invocation/r1/response", b"invocation/r1/error", b"invocation/r0/response", b"init/error",
-        b"invocation//response", b"invocation/%00/response", b"invocation/" + b"r" * 129 + b"/error", b"", b"restore/next",
-        b"invocation/next?x=1", b"invocation/next/", b"../runtime/invocation/next", b"exit/error",
+        b"invocation//response", b"invocation/%00/response", b"invocation/" + b"r" * 129 + b"/error", b"",
+        b"restore/next",
+        b"invocation/next?x=1", b"invocation/next/", b"../runtime/invocation/next",
     )] + [b"/", b"*", b"http://x/", b"x:443"]
 )  # fmt: skip
 BODIES = st.sampled_from([b"", b"{}", b"\xff\0", b"[" * 500, b"x" * LIMIT, b"x" * (LIMIT + 101), b"x" * (4 * LIMIT)])

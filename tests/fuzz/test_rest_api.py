@@ -1,0 +1,403 @@
+"""The REST API: requests made up from AWS's model of the service, and everything that can be wrong with them.
+
+An answer is never a 5xx but the one that says what is not offered, its error is one that AWS knows, it comes in bounded
+time, and behind all of them the daemon holds no more memory, descriptors, functions, packages or rows than before.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import botocore
+import psutil
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
+from hypothesis import strategies as st
+
+from tests.fuzz.conftest import Fuzz
+from tests.fuzz.wire import EXTRA_HEADERS, FRAMINGS, METHODS, Answer, Line, Wire, scrambled, split_answers
+from tests.support import packages
+from tests.support.daemon import FUNCTIONS, Daemon
+from tests.support.packages import zip_of
+
+NAME = "fuzzed"
+PACKAGE = base64.b64encode(zip_of({"app.py": "def handler(event, context):\n    return event\n"})).decode()
+# https://docs.aws.amazon.com/lambda/latest/api/CommonErrors.html, and what AWS answers before it knows the operation.
+COMMON_ERRORS = {
+    "AccessDeniedException", "IncompleteSignatureException", "InvalidSignatureException", "SerializationException",
+    "MissingAuthenticationTokenException", "UnrecognizedClientException", "ValidationException",
+    "RequestEntityTooLargeException", "NotImplementedException",
+}  # fmt: skip
+DOCUMENTED_5XX = {501: "NotImplementedException"}
+
+
+def _read_model() -> dict[str, Any]:
+    path = Path(botocore.__file__).parent / "data/lambda/2015-03-31/service-2.json.gz"
+    parsed: dict[str, Any] = json.loads(gzip.decompress(path.read_bytes()))
+    return parsed
+
+
+MODEL = _read_model()
+SHAPES = MODEL["shapes"]
+ERRORS = {name for name, shape in SHAPES.items() if shape.get("exception")} | COMMON_ERRORS
+OPERATIONS = MODEL["operations"]
+SOUND: dict[str, Any] = {
+    "FunctionName": NAME, "Runtime": "python3.13", "Handler": "app.handler", "MemorySize": 128, "Timeout": 3,
+    "Role": "arn:aws:iam::000000000000:role/test", "ZipFile": PACKAGE, "Qualifier": "$LATEST",
+    "InvocationType": "RequestResponse", "LogType": "Tail", "RevisionId": None, "Payload": "{}",
+}  # fmt: skip
+NAMES = (
+    NAME, "gone", f"arn:aws:lambda:us-east-1:000000000000:function:{NAME}", f"000000000000:function:{NAME}",
+    f"{NAME}:$LATEST", "", ".", "..", "a" * 65, "a" * 141, "a/b", "%00", "\0", "ü", "\ud800", "$LATEST", f"{NAME} ",
+    "arn:aws:lambda:eu-west-9:000000000000:function:x", "arn:aws:lambda:us-east-1:999999999999:function:x", f"{NAME}:1",
+)  # fmt: skip
+TEXTS = ("", " ", "x", "\0", "\n", "a\r\nX-Injected: 1", "é", "\U0001f4a9", "\ud800", "x" * 300, "../..", "%s%n",
+         "'; --", "null", "-1", "１２", "0x10", "1_0", " 5", "9" * 4299, "9" * 5000, "1e5", "true")  # fmt: skip
+NUMBERS: tuple[Any, ...] = (0, -1, 1, 3, 127, 128, 192, 3008, 3009, 2**31, 2**63, 10**400, 1.5, 1e308, True, None)
+DEEP = "[" * 2000 + "]" * 2000
+
+
+class Raw:
+    """JSON as it is to stand in the request, sound or not."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+RAW = tuple(
+    map(Raw, (DEEP, "NaN", "-Infinity", "1e999", "9" * 5000, "{", '{"a":1,"a":2}', '"\\ud800"', "\ufeff1", "01", "'x'"))
+)
+WRONG = st.sampled_from((*TEXTS, *NUMBERS, *RAW, [], {}, [[]], [None], {"": None}, {"a": {"b": 1}}, ["x"] * 300))
+
+
+def encoded(value: Any) -> str:
+    """JSON of a value that may hold raw text."""
+    match value:
+        case Raw():
+            return value.text
+        case dict():
+            return "{" + ",".join(f"{json.dumps(str(k))}:{encoded(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(encoded, value)) + "]"
+    return json.dumps(value)
+
+
+@st.composite
+def value_of(draw: st.DrawFn, name: str, member: str, depth: int = 0) -> Any:
+    """A value for a shape of the model: mostly a sound one, or nearly."""
+    shape = SHAPES[name]
+    if draw(st.integers(0, 9)) == 0:
+        return draw(WRONG)
+    if member == "FunctionName":
+        return draw(st.sampled_from((NAME, NAME, *NAMES)))
+    if member in SOUND and draw(st.integers(0, 3)):
+        return SOUND[member]
+    match shape["type"]:
+        case "structure" if depth < 3:
+            wanted = [m for m in shape["members"] if m in shape.get("required", ()) or draw(st.integers(0, 5)) == 0]
+            return {m: draw(value_of(shape["members"][m]["shape"], m, depth + 1)) for m in wanted}
+        case "list" if depth < 3:
+            return [draw(value_of(shape["member"]["shape"], "", depth + 1)) for _ in range(draw(st.integers(0, 2)))]
+        case "map" if depth < 3:
+            return {draw(st.sampled_from(("K", "A_B", *TEXTS))): draw(st.sampled_from(TEXTS)) for _ in range(2)}
+        case "integer" | "long" | "double":
+            low, high = shape.get("min", 0), shape.get("max", 10_000)
+            return draw(st.sampled_from((low, high, low - 1, high + 1, (low + high) // 2)))
+        case "boolean":
+            return draw(st.booleans())
+    if "enum" in shape:
+        return draw(st.sampled_from((*shape["enum"], "Nonsense")))
+    return draw(st.sampled_from(TEXTS))
+
+
+def text_of(value: Any) -> str:
+    return value if isinstance(value, str) else encoded(value)
+
+
+def escaped(value: Any, safe: str = "") -> bytes:
+    return quote(text_of(value).encode("utf-8", "surrogatepass"), safe=safe).encode()
+
+
+@st.composite
+def requests(draw: st.DrawFn, offered: tuple[str, ...]) -> Wire:
+    """A request of one of the model's operations, with some of its members, and perhaps something wrong around it."""
+    name = draw(st.sampled_from(offered if draw(st.integers(0, 9)) else tuple(OPERATIONS)))
+    operation = OPERATIONS[name]
+    target = operation["http"]["requestUri"].encode()
+    shape = SHAPES[operation["input"]["shape"]] if "input" in operation else {"members": {}}
+    query, headers, body = [], [], {}
+    payload = None
+    for member, about in shape["members"].items():
+        sound = member in SOUND or member in shape.get("required", ())
+        if not sound and draw(st.integers(0, 7)):
+            continue
+        if member in ("RevisionId", "DryRun") and draw(st.integers(0, 3)):
+            continue
+        value = draw(value_of(about["shape"], member))
+        wire_name = about.get("locationName", member)
+        match about.get("location"):
+            case "uri":
+                for form in (b"{%s}" % wire_name.encode(), b"{%s+}" % wire_name.encode()):
+                    target = target.replace(form, escaped(value, draw(st.sampled_from(("", "/:$", "/%?#")))))
+            case "querystring":
+                query.append(wire_name.encode() + b"=" + escaped(value))
+            case "header":
+                headers.append((wire_name.encode(), text_of(value).encode("utf-8", "replace")[:6000]))
+            case _ if member == shape.get("payload"):
+                payload = text_of(value).encode("utf-8", "replace")
+            case _:
+                body[member] = value
+    if query:
+        target += (b"&" if b"?" in target else b"?") + b"&".join(query)
+    if draw(st.integers(0, 9)) == 0:
+        body[draw(st.sampled_from(("Unknown", "functionName", "__proto__", "\0")))] = draw(WRONG)
+    content = payload if payload is not None else encoded(body).encode("utf-8", "surrogatepass") if body else b""
+    method = operation["http"]["method"].encode()
+    if draw(st.integers(0, 14)) == 0:
+        method = draw(st.sampled_from(METHODS))
+    if draw(st.integers(0, 4)):
+        return Wire(method, target, tuple(headers), content)
+    return Wire(method, target, (*headers, *draw(EXTRA_HEADERS)), content, draw(FRAMINGS))
+
+
+def judge(answer: Answer, asked: object) -> None:
+    """The answer is one that AWS could have given."""
+    if answer.status >= 500:
+        assert DOCUMENTED_5XX.get(answer.status) == answer.headers["x-amzn-errortype"], (asked, answer)
+    if answer.status < 400:
+        return
+    code = answer.headers["x-amzn-errortype"].partition(":")[0]
+    assert code in ERRORS, (asked, answer)
+    assert answer.headers["content-type"] == "application/json"
+    about = json.loads(answer.body)
+    assert isinstance(about.get("message", about.get("Message")), str), (asked, answer)
+    assert "x-injected" not in answer.headers
+    assert "x-amzn-requestid" in answer.headers
+
+
+def plain(wire: Wire) -> bool:
+    """Whether a request is sound HTTP, one answer to which can be waited for."""
+    sound = all(32 <= byte < 127 for _, value in wire.headers for byte in value)
+    special = {b"content-length", b"transfer-encoding", b"host", b"connection", b"expect", b"upgrade"}
+    return (
+        wire.framing in ("length", "chunked")
+        and sound
+        and all(name.lower() not in special for name, _ in wire.headers)
+        and wire.method in (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH")
+        and all(32 < byte < 127 for byte in wire.target)
+        and sum(len(name) + len(value) + 40 for name, value in wire.headers) + len(wire.target) < 12_000
+    )
+
+
+class Target:
+    """A daemon of these tests' own, and what it held before them."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon = daemon
+        self.service = daemon.room("service")
+        self.line = Line(self._unix)
+        self.before = self.held()
+
+    def _unix(self) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(20)
+        sock.connect(str(self.daemon.socket))
+        return sock
+
+    def tcp(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.daemon.port), 20)
+
+    def held(self) -> dict[str, int]:
+        """What grows where something is forgotten."""
+        code = self.daemon.data_dir / "code"
+        zips = self.daemon.data_dir / "service" / "zips"
+        return {
+            "functions": len(self.daemon.request("GET", f"{FUNCTIONS}/").json["Functions"]),
+            "packages": len(list(code.iterdir())) + len(list(zips.iterdir())),
+            "descriptors": self.service.num_fds() + self.daemon.room("builder").num_fds(),
+            "threads": self.service.num_threads(),
+        }
+
+    def ensure(self) -> None:
+        """The function that requests are about is there."""
+        if self.daemon.request("GET", f"{FUNCTIONS}/{NAME}").status == 404:
+            self.daemon.deploy(packages.load("echo"), NAME)
+
+    def sweep(self) -> None:
+        """Take away every function that a request made."""
+        for row in self.daemon.request("GET", f"{FUNCTIONS}/").json["Functions"]:
+            if row["FunctionName"] != NAME:
+                self.daemon.delete(row["FunctionName"])
+
+
+@pytest.fixture(scope="module")
+def daemon_of_its_own(machine: None) -> Iterator[Daemon]:
+    with Daemon() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def target(daemon_of_its_own: Daemon) -> Iterator[Target]:
+    daemon = daemon_of_its_own
+    daemon.deploy(packages.load("echo"), NAME)
+    daemon.invoke(NAME, {})
+    made = Target(daemon)
+    resident = memory(made.service)
+    yield made
+    made.line.close()
+    made.ensure()
+    made.sweep()
+    assert daemon.request("POST", f"{FUNCTIONS}/{NAME}/invocations", b'{"a": 1}').json == {"a": 1}
+    assert made.service.is_running() and made.daemon.room("service").pid == made.service.pid
+    after = settled(made)
+    assert after["functions"] == made.before["functions"] and after["packages"] <= made.before["packages"]
+    assert after["descriptors"] <= made.before["descriptors"] + 24, (made.before, after)  # two environments' more
+    assert after["threads"] <= made.before["threads"] + 16
+    assert memory(made.service) < resident + 48 * 1024 * 1024
+    assert "Traceback" not in daemon.log() and " failed" not in daemon.log(), daemon.log()[-4000:]
+    daemon.delete(NAME)
+
+
+def memory(process: psutil.Process) -> int:
+    return int(process.memory_full_info().uss)
+
+
+def settled(target: Target) -> dict[str, int]:
+    """What is held once packages that nobody needs are gone: they go behind the answer."""
+    deadline = time.monotonic() + 10
+    while (held := target.held())["packages"] > target.before["packages"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return held
+
+
+def offered(target: Target) -> tuple[str, ...]:
+    """The operations that are not refused by name."""
+    found = []
+    for name, operation in OPERATIONS.items():
+        path = re.sub(r"\{[^}]*\}", "gone", operation["http"]["requestUri"])
+        if target.daemon.request(operation["http"]["method"], path, b"").status != 501:
+            found.append(name)
+    assert {"CreateFunction", "Invoke", "ListFunctions"} <= set(found)
+    return tuple(found)
+
+
+def test_requests_from_the_model(fuzz: Fuzz, target: Target) -> None:
+    counted: dict[int, int] = {}
+
+    def body(wire: Wire) -> None:
+        data, line = wire.encode(), target.line
+        answers = [line.ask(data)] if plain(wire) else split_answers(line.last(data))
+        for answer in answers:
+            counted[answer.status] = counted.get(answer.status, 0) + 1
+            judge(answer, wire)
+        if wire.method == b"DELETE":
+            target.ensure()
+
+    fuzz(body, requests(offered(target)), shrink=False)
+    assert counted.get(200, 0) > 20 and counted.get(400, 0) > 20 and counted.get(404, 0) > 10, counted
+
+
+def recorded() -> list[bytes]:
+    """Requests as clients send them."""
+    create = json.dumps({"FunctionName": "made", "Runtime": "python3.13", "Handler": "app.handler",
+                         "Role": SOUND["Role"], "Code": {"ZipFile": PACKAGE}}).encode()  # fmt: skip
+    functions = FUNCTIONS.encode()
+    update = b'{"Timeout": 5, "Environment": {"Variables": {"A": "1"}}}'
+    return [
+        Wire(b"POST", functions, ((b"Content-Type", b"application/json"),), create).encode(),
+        Wire(b"PUT", functions + b"/fuzzed/configuration", (), update).encode(),
+        Wire(b"GET", functions + b"/?MaxItems=1&FunctionVersion=ALL").encode(),
+        Wire(
+            b"POST", functions + b"/fuzzed/invocations?Qualifier=%24LATEST", ((b"X-Amz-Log-Type", b"Tail"),), b"{}"
+        ).encode(),
+        Wire(b"GET", b"/sandboxd/v1/environments").encode(),
+        Wire(b"POST", b"/sandboxd/v1/keys", (), b'{"Description": "x"}').encode(),
+        Wire(b"PUT", b"/sandboxd/v1/functions/fuzzed/policy", (), b'{"AllowEgress": ["192.0.2.0/24:443"]}').encode(),
+    ]
+
+
+def test_bytes(fuzz: Fuzz, target: Target) -> None:
+    """Requests of a real client with bytes put in, taken out and changed."""
+
+    def body(data: bytes, more: bytes) -> None:
+        for answer in split_answers(target.line.last(data + more)):
+            judge(answer, data)
+
+    sound = st.sampled_from(recorded())
+    fuzz(body, sound.flatmap(scrambled), st.sampled_from((b"", b"", recorded()[2])), shrink=False)
+    for row in target.daemon.admin("GET", "/keys").json["Keys"]:
+        if row.get("Description") != "tests":
+            target.daemon.admin("DELETE", f"/keys/{row['AccessKeyId']}")
+
+
+SIGNED_HEADERS = (
+    "Authorization", "X-Amz-Date", "Host", "X-Amz-Content-SHA256", "X-Amz-Security-Token", "Date", "X-Amz-Target",
+)  # fmt: skip
+PIECES = (
+    "", " ", ",", "=", ";", "/", "host", "Signature=0", "Credential=A/B/C/D/E", "SignedHeaders=host;x-amz-date",
+    "20200101T000000Z", "99999999T999999Z", "00000000T000000Z", "AWS4-HMAC-SHA256", "AWS4-ECDSA-P256-SHA256", "é",
+    "²" * 8, "x" * 3000, "Mon, 01 Jan 0001 00:00:00 GMT", "Thu, 32 Foo 99999", "UNSIGNED-PAYLOAD", "aws4_request", "\t",
+)  # fmt: skip
+
+
+def signed(daemon: Daemon) -> dict[str, str]:
+    """The headers of a request that is signed as it should be."""
+    request = AWSRequest("GET", f"{daemon.endpoint}{FUNCTIONS}/?MaxItems=1", {"Host": f"127.0.0.1:{daemon.port}"})
+    credentials = Credentials(daemon.key["AccessKeyId"], daemon.key["SecretAccessKey"])
+    SigV4Auth(credentials, "lambda", "us-east-1").add_auth(request)
+    return dict(request.headers.items())
+
+
+def means_the_same(rows: list[tuple[str, str]], good: dict[str, str]) -> bool:
+    """Whether headers say what was signed: the last of a name counts, spaces do not, nothing of AWS's is beside it."""
+    told = {name.lower(): " ".join(value.split()) for name, value in rows}
+    wanted = {name.lower(): value for name, value in good.items()}
+    fields = authorization(told.pop("authorization", "")), authorization(wanted.pop("authorization"))
+    told.pop("date", None)
+    return told == wanted and fields[1].items() <= fields[0].items()
+
+
+def authorization(text: str) -> dict[str, str]:
+    """The fields of an Authorization header."""
+    algorithm, _, rest = text.partition(" ")
+    return {"": algorithm} | dict(part.strip().partition("=")[::2] for part in rest.split(","))
+
+
+def test_signatures(fuzz: Fuzz, target: Target) -> None:
+    """No change of what was signed gets in, and none of them hurts."""
+    good = signed(target.daemon)
+    line = Line(target.tcp)
+
+    def ask(headers: list[tuple[str, str]]) -> list[Answer]:
+        top = f"GET {FUNCTIONS}/?MaxItems=1 HTTP/1.1"
+        lines = [top, *(f"{name}: {value}" for name, value in headers), "", ""]
+        return split_answers(line.last("\r\n".join(lines).encode("latin-1")))
+
+    assert [answer.status for answer in ask(list(good.items()))] == [200]
+
+    def body(name: str, at: int, cut: int, piece: str, again: bool, without_date: bool) -> None:
+        text = good.get(name, "")
+        place = at % (len(text) + 1)
+        changed = good | {name: text[:place] + piece + text[place + cut :]}
+        rows = [*changed.items(), *([(name, text)] if again else [])]
+        if without_date:
+            rows = [(key, value) for key, value in rows if key != "X-Amz-Date"]
+        for answer in ask(rows):
+            judge(answer, rows)
+            assert answer.status >= 400 or means_the_same(rows, good), (rows, answer)
+
+    fuzz(
+        body, st.sampled_from(("Authorization",) * 3 + SIGNED_HEADERS), st.integers(0, 400), st.integers(0, 40),
+        st.sampled_from(PIECES), st.booleans(), st.booleans(),
+    )  # fmt: skip
