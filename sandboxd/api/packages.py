@@ -14,6 +14,7 @@ from sandboxd.errors import ApiError, PackageRejected
 from sandboxd.model.limits import Limits
 
 _NOT_A_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
+_EMPTY = "Uploaded file must be a non-empty zip"
 _REASONS = {
     "ABSOLUTE_NAME": "an entry has an absolute name",
     "PARENT_NAME": "an entry has .. in its name",
@@ -33,7 +34,7 @@ def package_of(code: Mapping[str, Any], limits: Limits) -> bytes:
     if package is None:
         raise invalid_parameter("Please provide a source for function code.")
     if not package:
-        raise invalid_parameter("Uploaded file must be a non-empty zip")
+        raise invalid_parameter(_EMPTY)
     if len(package) > limits.zip_bytes:
         text = f"Zipped size must be smaller than {limits.zip_bytes} bytes"
         raise ApiError("RequestEntityTooLargeException", text, 413)
@@ -52,6 +53,8 @@ def package_error(error: PackageRejected | OSError, limits: Limits) -> ApiError:
             return invalid_parameter(f"Unzipped size must be smaller than {limits.unzipped_bytes} bytes")
         case "TOO_MANY_ENTRIES":
             return invalid_parameter(f"{_NOT_A_ZIP} Reason: it has more than {limits.zip_entries} entries.")
+        case "EMPTY":
+            return invalid_parameter(_EMPTY)
         case "NOT_A_ZIP" | "CORRUPT":
             return invalid_parameter(_NOT_A_ZIP)
         case "DISK_FULL":

@@ -58,7 +58,7 @@ def extract(package: int, tree: int, max_bytes: int, max_entries: int) -> tuple[
 
 def _extract(package: int, tree: int, max_bytes: int, max_entries: int) -> int:
     entries, ends = _directory(package, max_entries)
-    size = sum(entry.file_size for entry in entries)
+    size = sum(entry.file_size for entry in entries if not entry.is_dir())
     if size > max_bytes:
         raise _Refused(UnpackStatus.TOO_LARGE)
     writer = _Writer(tree)
@@ -81,6 +81,8 @@ def _directory(package: int, max_entries: int) -> tuple[list[zipfile.ZipInfo], d
             raise _Refused(UnpackStatus.NOT_A_ZIP)
         with zipfile.ZipFile(file) as archive:
             entries, directory = archive.infolist(), archive.start_dir
+    if not entries:
+        raise _Refused(UnpackStatus.EMPTY)
     if len(entries) > max_entries:
         raise _Refused(UnpackStatus.TOO_MANY_ENTRIES)
     begins = sorted(entry.header_offset for entry in entries)

@@ -67,6 +67,7 @@ class UnpackStatus(IntEnum):
     CORRUPT = 10
     DISK_FULL = 11
     FAILED = 12
+    EMPTY = 13
 
 
 @dataclass(frozen=True, slots=True)
