@@ -1,7 +1,8 @@
 """How each step of the isolation is left out: runs in the rooms of root before they begin (tests.support.patched).
 
-A step of the builder's visible lists is named `LIST: step` and taken from its list; any other has a function here that
-undoes it. `apart from` patches leave nothing out by themselves but uncover a step that another one stands in front of.
+A step of the builder's visible lists is named `LIST: step` and taken from its list, a system call is named `call: NAME`
+and taken from the profile; any other step has a function here that undoes it. `apart from` patches leave nothing out by
+themselves but uncover a step that another one stands in front of.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from sandboxd.builder import cgroups, environment, init, linux, namespaces, rootfs, server, volumes
+from sandboxd.builder import cgroups, environment, init, linux, namespaces, rootfs, seccomp, server, volumes
 
 LISTS: dict[str, list[Any]] = {name: getattr(init, name) for name in ("FIRST", "AHEAD", "SETUP", "DROP", "LAST")}
 PATCHES: dict[str, Callable[[], None]] = {}
@@ -24,6 +25,8 @@ def leave_out(room: str, names: str) -> None:
     for name in names.split("; "):
         if name in PATCHES:
             PATCHES[name]()
+        elif name.startswith("call: "):
+            _forbid(name.removeprefix("call: "))
         else:
             which, _, step = name.partition(": ")
             remaining = [entry for entry in LISTS[which] if entry[0] != step]
@@ -37,6 +40,13 @@ def _patch(name: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
         return function
 
     return remember
+
+
+def _forbid(call: str) -> None:
+    document = seccomp.profile()
+    for rule in document["syscalls"]:
+        rule["names"] = [name for name in rule["names"] if name != call]
+    seccomp.profile = lambda name="": document
 
 
 # namespaces: one flag at a time

@@ -1,0 +1,286 @@
+"""The steps of the isolation, and for each what is seen where it is left out (left_out.py says how that is done).
+
+Functions of the daemons that are looked at: `evaluate` of 256 MB, `other` and `small` of 128 MB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.escape import left_out
+from tests.support.daemon import Daemon
+
+Look = Callable[[Daemon], bool]
+
+
+def inside(code: str, function: str = "evaluate") -> Look:
+    """Whether `code`, run by a function, leaves something true in `result`; one that dies has seen nothing."""
+    return lambda daemon: bool(_run(daemon, function, code))
+
+
+def _run(daemon: Daemon, function: str, code: str) -> object:
+    answer = daemon.invoke(function, {"code": code})
+    assert answer.status == 200, answer
+    return None if "x-amz-function-error" in answer.headers else answer.json
+
+
+def _runtime_ends(daemon: Daemon) -> bool:
+    return "x-amz-function-error" in daemon.invoke("evaluate", {"code": ""}).headers
+
+
+def _mount(point: str, option: str) -> str:
+    return (
+        "lines = [line.split() for line in open('/proc/self/mountinfo')]\n"
+        f"result = [line for line in lines if line[4] == {point!r} and {option!r} not in line[5].split(',')]"
+    )
+
+
+def _limit(name: str, value: int) -> Look:
+    return inside(f"import resource; result = resource.getrlimit(resource.{name}) != ({value}, {value})")
+
+
+def _status(*fields: str) -> Look:
+    return inside(
+        "status = dict(line.split(':', 1) for line in open('/proc/self/status'))\n"
+        f"result = [name for name in {fields} if int(status[name], 16)]"
+    )
+
+
+def _spares(daemon: Daemon) -> list[psutil.Process]:
+    """The processes of sandboxes made ahead, without their makers."""
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        found = []
+        for process in daemon.room("builder").children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
+                inner = Path(f"/proc/{process.pid}/status").read_text().split("NSpid:", 1)[1].split("\n")[0].split()[-1]
+                if "spare environment" in "".join(process.cmdline()) and inner in ("1", "2"):
+                    found.append(process)
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("nothing is made ahead")
+
+
+def _spare_is_root(daemon: Daemon) -> bool:
+    return any(process.uids().real < 1 << 30 for process in _spares(daemon))
+
+
+def _spare_holds_the_builders(daemon: Daemon) -> bool:
+    return any(len(os.listdir(f"/proc/{process.pid}/fd")) > 6 for process in _spares(daemon))
+
+
+def _two_share_a_uid(daemon: Daemon) -> bool:
+    _run(daemon, "evaluate", "")
+    _run(daemon, "other", "")
+    runtimes = [p for p in daemon.room("builder").children(recursive=True) if "/var/runtime" in "".join(p.cmdline())]
+    assert len(runtimes) >= 2
+    return len({process.uids().real for process in runtimes}) < len(runtimes)
+
+
+def _reads_the_others_tmp(daemon: Daemon) -> bool:
+    _run(daemon, "other", "import os; os.close(os.open('/tmp/left', os.O_CREAT | os.O_WRONLY))")
+    return bool(_run(daemon, "evaluate", "import os; result = 'left' in os.listdir('/tmp')"))
+
+
+def _door_is_shut(daemon: Daemon, place: tuple[str, int], **policy: object) -> bool:
+    """Whether a function cannot connect to what its policy gives it, or not even start."""
+    answer = daemon.admin("PUT", "/functions/other/policy", {"AllowEgress": []} | policy)
+    assert answer.status == 200, answer
+    daemon.wait_settled("other")
+    answer = daemon.invoke("other", {"code": f"import socket; result = socket.socket().connect_ex({place})"})
+    return answer.status >= 500 or answer.json != 0
+
+
+def _has_no_link(daemon: Daemon) -> bool:
+    return _door_is_shut(daemon, ("8.8.8.8", 80), AllowEgress=["8.8.8.8/32:80"])
+
+
+def _has_no_resolver(daemon: Daemon) -> bool:
+    return _door_is_shut(daemon, ("127.0.0.53", 53), AllowEgress=["example.org:80"])
+
+
+def _has_no_invoke_door(daemon: Daemon) -> bool:
+    return _door_is_shut(daemon, ("127.0.0.1", 9002), AllowInvoke=True)
+
+
+BOMB = "result = len(b'x' * (200 << 20))"
+
+
+FORK = """
+import os, signal
+children = []
+try:
+    while len(children) < 200:
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        children.append(child)
+except OSError:
+    pass
+for child in children:
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+result = len(children) == 200
+"""
+SPIN = """
+import time
+began = time.monotonic()
+while time.monotonic() < began + 0.5:
+    pass
+result = time.process_time() > 0.25
+"""
+KEYRING = f"""
+import ctypes, platform
+call = {{"x86_64": 250, "aarch64": 219}}[platform.machine()]
+text = ctypes.create_string_buffer(200)
+ctypes.CDLL(None).syscall(call, 6, -3, text, 200)  # KEYCTL_DESCRIBE of the session's
+result = b{left_out.CANARY!r} in text.value
+"""
+WRITES_A_SWITCH = """
+import errno
+try:
+    open("/proc/sys/net/ipv4/ip_forward", "w")
+except OSError as error:
+    result = error.errno != errno.EROFS
+"""
+PATH_OF_MOUNT = """
+lines = [line.split() for line in open("/proc/self/mountinfo")]
+result = [line for line in lines if line[4] == {0!r} and line[3] != "/"]
+"""
+OWN_NAMESPACE = "import os; result = os.readlink('/proc/self/ns/{0}') == {1!r}"
+
+
+def _namespace(kind: str) -> Look:
+    return inside(OWN_NAMESPACE.format(kind, os.readlink(f"/proc/self/ns/{kind}")))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is seen where a step is left out: something that is not to be seen, or the start fails and names a step.
+
+    `beside` is patched in both daemons, where otherwise another layer would hide this one.
+    """
+
+    without: str = ""  # what is seen, in words
+    seen: Look | None = None
+    fails_at: str = ""
+    beside: str = ""
+    networked: bool = False  # needs a world outside
+
+    def __str__(self) -> str:
+        return self.without or f'nothing starts: it fails at "{self.fails_at.strip()}"'
+
+
+STEPS: dict[str, Step] = {
+    "FIRST: cgroup": Step("a function of 128 MB holds 200 MB", inside(BOMB, "small")),
+    "FIRST: builder's descriptors": Step(
+        "sandboxes made ahead hold the builder's descriptors", _spare_holds_the_builders
+    ),
+    "namespaces: CLONE_NEWUSER": Step(fails_at="ids"),
+    "namespaces: CLONE_NEWNS": Step(fails_at="private propagation"),
+    "namespaces: CLONE_NEWPID": Step(fails_at="proc"),
+    "namespaces: CLONE_NEWNET": Step(fails_at="loopback"),
+    "namespaces: CLONE_NEWIPC": Step("it is the host's ipc namespace", _namespace("ipc")),
+    "namespaces: CLONE_NEWUTS": Step(fails_at="host name"),
+    "FIRST: cgroup namespace": Step(
+        "`/proc/self/cgroup` tells the host's path", inside("result = 'sandboxd' in open('/proc/self/cgroup').read()")
+    ),
+    "id maps: host uids of its own": Step("two environments run as one uid of the host", _two_share_a_uid),
+    "FIRST: maker's ids": Step("sandboxes made ahead run as the host's root", _spare_is_root),
+    "FIRST: keyring": Step(
+        "the host's session keyring can be asked (without seccomp)",
+        inside(KEYRING),
+        beside="DROP: seccomp; apart from the keyring: the builder's has a name",
+    ),
+    "out-of-memory rank": Step(
+        "a host out of memory has no reason to take the function first",
+        inside("result = int(open('/proc/self/oom_score_adj').read()) < 800"),
+    ),
+    "builder's tree: one of its own": Step(fails_at="image"),
+    "AHEAD: private propagation": Step(
+        "mounts of the builder's travel in (where its own tree lets them)",
+        inside("result = [line for line in open('/proc/self/mountinfo') if ' /proc/' in line and ' master:' in line]"),
+        beside="apart from the builder's tree: mounts travel from it",
+    ),
+    "AHEAD: proc": Step(fails_at="mounts"),
+    "proc: masks": Step(
+        "`/proc/cmdline` and `/proc/kallsyms` are the host's",
+        inside("result = open('/proc/cmdline').read() + open('/proc/kallsyms').read(1)"),
+    ),
+    "proc: /proc/sys read-only": Step(
+        "only the owner of the switches in `/proc/sys` is in the way", inside(WRITES_A_SWITCH)
+    ),
+    "AHEAD: host name": Step(
+        "it is the host's name", inside(f"import os; result = os.uname().nodename == {os.uname().nodename!r}")
+    ),
+    "AHEAD: loopback": Step("the runtime cannot reach its Runtime API", _runtime_ends),
+    "AHEAD: runtime door": Step(fails_at="child"),
+    "SETUP: mounts": Step(fails_at="pivot_root"),
+    "image and code: read-only": Step(
+        "the mount is writable; only the overlay's lack of an upper directory is left",
+        inside(_mount("/var/task", "ro")),
+    ),
+    "image and code: nosuid": Step(
+        "setuid files would count", inside("import os; result = not os.statvfs('/').f_flag & os.ST_NOSUID")
+    ),
+    "image and code: nodev": Step(
+        "device nodes would work", inside("import os; result = not os.statvfs('/').f_flag & os.ST_NODEV")
+    ),
+    "image: an overlay of its own": Step(
+        "mountinfo tells where the host keeps the image", inside(PATH_OF_MOUNT.format("/"))
+    ),
+    "code: an overlay of its own": Step(
+        "mountinfo tells where the host keeps the package", inside(PATH_OF_MOUNT.format("/var/task"))
+    ),
+    "dev: read-only": Step("the mount that all environments share is writable", inside(_mount("/dev", "ro"))),
+    "dev: the prepared one": Step(
+        "`/dev` shows the host's devices", inside("import os; result = len(os.listdir('/dev')) > 9")
+    ),
+    "tmp volume: nosuid, nodev": Step(
+        "setuid files and device nodes would count",
+        inside("import os; result = not os.statvfs('/tmp').f_flag & (os.ST_NOSUID | os.ST_NODEV)"),
+    ),
+    "tmp volume: one for each environment": Step("one function reads what another left in /tmp", _reads_the_others_tmp),
+    "SETUP: pivot_root": Step(fails_at="exec of "),
+    "pivot_root: the old root gone": Step(fails_at="last user namespace"),
+    "SETUP: link": Step("what the policy permits is out of reach", _has_no_link, networked=True),
+    "SETUP: resolver door": Step("permitted names do not resolve", _has_no_resolver, networked=True),
+    "SETUP: invoke door": Step("the Lambda endpoint inside is missing", _has_no_invoke_door),
+    "DROP: session": Step("it is in the builder's session", inside("import os; result = os.getsid(0) != os.getpid()")),
+    "DROP: resource limits": Step("cores are written for the host's helper", _limit("RLIMIT_CORE", 1)),
+    "DROP: ids": Step(fails_at="last user namespace"),
+    "ids: no supplementary groups": Step(
+        "it is in a group of the builder's",
+        inside("import os; result = os.getgroups()"),
+        beside="apart from groups: the builder has one",
+    ),
+    "DROP: last user namespace": Step(fails_at="capabilities"),
+    "DROP: capabilities": Step(
+        "capabilities over its user namespace are left", _status("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+    ),
+    "DROP: no_new_privs": Step(fails_at="seccomp"),
+    "DROP: seccomp": Step(
+        "a new user namespace can be made", inside("import ctypes; result = ctypes.CDLL(None).unshare(0x10000000) == 0")
+    ),
+    "LAST: open files": Step("it may open as many files as the host's root", _limit("RLIMIT_NOFILE", 1024)),
+    "LAST: descriptors": Step(fails_at="exec of "),
+    "descriptors: all others closed": Step(
+        "a leaked descriptor arrives (one that lacks close-on-exec)",
+        inside(
+            "import os\nlinks = [f'/proc/self/fd/{n}' for n in os.listdir('/proc/self/fd')]\n"
+            f"result = [one for one in links if os.path.lexists(one) and {left_out.CANARY!r} in os.readlink(one)]"
+        ),
+        beside="apart from close-on-exec: a descriptor is leaked",
+    ),
+    "cgroup: memory": Step("a function of 128 MB holds 200 MB", inside(BOMB, "small")),
+    "cgroup: pids": Step("a fork bomb goes beyond its limit", inside(FORK)),
+    "cgroup: cpu": Step("7 % of a CPU are half of one", inside(SPIN, "small")),
+}
