@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
+import os
+import socket
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
@@ -111,6 +114,7 @@ BAD: dict[str, Callable[[], bytes]] = {
         b"PK\x01\x02\x14\x03\x14\x00\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01\x00"
     ),
     "100,000 entries": lambda: flooded(100_000),
+    "no entries": lambda: flooded(0),
 }
 
 
@@ -119,7 +123,8 @@ BAD: dict[str, Callable[[], bytes]] = {
 def test_refused(daemon: Daemon, what: str) -> None:
     answer = refused(daemon, BAD[what]())
     assert (answer.status, answer.code) == (400, "InvalidParameterValueException")
-    assert answer.message.startswith(NOT_UNZIPPED) or what in ("empty", "100,000 entries"), answer.message
+    empty = "Uploaded file must be a non-empty zip"
+    assert answer.message.startswith(empty if what in ("empty", "no entries") else NOT_UNZIPPED), answer.message
 
 
 def test_too_large_packed(daemon: Daemon) -> None:
@@ -197,3 +202,38 @@ def test_the_same_package_is_unpacked_once(daemon: Daemon, deployed: Deployed, t
     assert len(set(files(daemon)[0]) - before) == 1
     identities: set[Any] = {daemon.call(name)["identity"] for name in names}
     assert len(identities) == 2, "functions share code, never an environment"
+
+
+def test_an_upload_cut_in_the_middle_leaves_nothing(daemon: Daemon) -> None:
+    """The client goes away: with its head sent, half of its body, or all but a byte; or sends, and does not wait."""
+    package = zip_of({"app.py": APP, "data": os.urandom(3_000_000)})
+    body = json.dumps({"FunctionName": "refused", "Runtime": "python3.13", "Handler": "app.handler",
+                       "Role": "arn:aws:iam::000000000000:role/test",
+                       "Code": {"ZipFile": base64.b64encode(package).decode()}}).encode()  # fmt: skip
+    head = f"POST {FUNCTIONS} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    descriptors = daemon.room("service").num_fds()
+    for _ in range(10):
+        for sent in (head, head + body[: len(body) // 2], head + body[:-1]):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(daemon.socket))
+                client.sendall(sent)
+    eventually(lambda: daemon.room("service").num_fds() <= descriptors)
+    assert daemon.request("GET", f"{FUNCTIONS}/refused").status == 404
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(daemon.socket))
+        client.sendall(head + body)
+    # What was sent whole is done, as at AWS, whether or not anybody waits for the answer.
+    eventually(lambda: daemon.request("GET", f"{FUNCTIONS}/refused").status == 200)
+    daemon.wait_settled("refused")
+
+
+def test_as_many_entries_as_may_be(daemon: Daemon) -> None:
+    package = io.BytesIO(packages.load("evaluate").package.read_bytes())
+    with zipfile.ZipFile(package, "a") as archive:
+        for number in range(65_535 - len(archive.namelist())):
+            archive.writestr(f"many/{number // 1000}/{number}", b"")
+    answer = upload(daemon, package.getvalue(), "refused")
+    assert answer.status == 201, answer
+    daemon.wait_settled("refused")
+    code = "import os\nresult = sum(len(files) for _, _, files in os.walk('/var/task/many'))"
+    assert daemon.call("refused", {"code": code}) > 65_000
