@@ -13,7 +13,7 @@ import pytest
 from sandboxd.builder import environment, init, linux, namespaces
 from tests.escape import left_out
 from tests.escape.steps import STEPS
-from tests.support import packages
+from tests.support import images, packages
 from tests.support.daemon import Daemon
 from tests.support.network import NetworkedDaemon, World
 from tests.support.patched import launcher
@@ -28,6 +28,8 @@ def _daemon(without: str = "", world: World | None = None) -> Iterator[Daemon]:
     daemon = NetworkedDaemon(world, **SETTINGS) if world else Daemon(**SETTINGS)
     if without:
         daemon.launcher = launcher("tests.escape.left_out:leave_out", without)
+    daemon.data_dir.mkdir(mode=0o755)
+    (daemon.data_dir / "images").symlink_to(images.built())  # what many daemons only read need not be copied for each
     with daemon:
         about = packages.load("evaluate")
         for name, memory in (("evaluate", 256), ("other", 128), ("small", 128)):
