@@ -27,7 +27,7 @@ from sandboxd.model.egress import CLOSED, EgressRule
 
 UPLINK = "uplink"
 FLOWS_PER_ENVIRONMENT = 256
-# A flow that has ended is remembered for two minutes, here and by the host, and counts as none of those above.
+# A TCP flow that has ended is remembered for two minutes, here and by the host, and counts as none of those above.
 NEW_FLOWS_PER_SECOND = 50
 MAX_OPENED = 512  # addresses with a port that names have led one environment to, open at one time
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -72,7 +72,7 @@ COMMIT
 -A decide -m set --match-set anywhere src -g slowly
 -A decide {_NEW} -m set --match-set opened src,dst,dst -g slowly
 -A decide {_ESTABLISHED} -m set --match-set numbers src -m mark --mark 0 -j ACCEPT
--A slowly {_NEW} -m hashlimit --hashlimit-name flows --hashlimit-mode srcip \
+-A slowly -p tcp {_NEW} -m hashlimit --hashlimit-name flows --hashlimit-mode srcip \
 --hashlimit-above {NEW_FLOWS_PER_SECOND}/sec --hashlimit-burst {FLOWS_PER_ENVIRONMENT} -j DROP
 -A slowly -j ACCEPT
 COMMIT

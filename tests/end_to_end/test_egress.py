@@ -221,9 +221,9 @@ def test_a_foreign_flush_opens_nothing_and_is_mended(world: World, daemon: Netwo
                 daemon.invoke(other, {})
 
         churner = pool.submit(churn)
-        world.server.run("iptables", "-F")
-        world.server.run("iptables", "-t", "nat", "-F")
-        world.server.run("iptables", "-X")
+        for table in ("raw", "mangle", "nat", "filter"):
+            world.server.run("iptables", "-t", table, "-F")
+            world.server.run("iptables", "-t", table, "-X")
         world.server.switch("ipv4/ip_forward", "0")
         flushed = time.monotonic()
         world.listeners.heard.clear()

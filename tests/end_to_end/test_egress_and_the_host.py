@@ -58,11 +58,20 @@ DOCKER = (
     "-t nat -N DOCKER", "-t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE",
 )  # fmt: skip
 
+UFW = (
+    "-P INPUT DROP", "-N ufw-before-input", "-N ufw-before-forward", "-N ufw-reject-forward",
+    "-A ufw-before-input -i lo -j ACCEPT", "-A ufw-before-input -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "-A ufw-before-input -m conntrack --ctstate INVALID -j DROP", "-A INPUT -j ufw-before-input",
+    "-A ufw-before-forward -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-A FORWARD -j ufw-before-forward",
+    "-A ufw-reject-forward -j REJECT --reject-with icmp-port-unreachable", "-A FORWARD -j ufw-reject-forward",
+    "-t raw -A PREROUTING -p tcp --dport 21 -j ACCEPT",
+)  # fmt: skip
+
 
 def test_the_host_lends_and_gets_back(own_world: World, new_daemon: NewDaemon) -> None:
-    """From no permission to one and back, on a host where somebody else has rules."""
+    """From no permission to one and back, on a host where Docker and ufw have rules."""
     server = own_world.server
-    for rule in DOCKER:
+    for rule in (*DOCKER, *UFW):
         server.run("iptables", *rule.split())
     rules, links = server.rules(), server.links()
 

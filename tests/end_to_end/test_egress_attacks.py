@@ -323,3 +323,23 @@ def test_a_service_that_asks_for_more_than_was_bound_is_ended(world: World, lied
             assert not world.listeners.heard
     finally:
         names.close()
+
+
+def test_what_nobody_answers_is_one_flow(world: World, daemon: NetworkedDaemon) -> None:
+    """Measurements and logs go out by UDP like this: the rate of new flows is none of theirs."""
+    daemon.permit("attacker", "203.0.113.6:9")
+    with world.outside.entered():
+        receiving = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    with receiving:
+        receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 21)
+        receiving.bind(("203.0.113.6", 9))
+        receiving.settimeout(2)
+        code = """
+import socket, time
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+    for number in range(600):
+        sock.sendto(b"x", ("203.0.113.6", 9))
+        time.sleep(0.0005)
+"""
+        daemon.call("attacker", {"code": code})
+        assert all(receiving.recv(9) for _ in range(600))

@@ -299,10 +299,10 @@ def test_a_flood_of_questions_is_read_as_fast_as_one_may_ask(daemon: NetworkedDa
 sent, began = 0, time.monotonic()
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
     sock.connect(("127.0.0.53", 53))
-    while time.monotonic() < began + 2:
+    while time.monotonic() < began + 1:
         sock.send(bytes.fromhex(event["packet"]))
         sent += 1
-time.sleep(0.2)
+time.sleep(2)  # what the socket holds is read meanwhile
 result = sent, addresses("x.org")
 """
     began = time.monotonic()
