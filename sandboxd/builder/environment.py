@@ -57,6 +57,7 @@ class Environment:
     channel: socket.socket
     maker: int
     tmp: int  # a volume of the default size, made ahead; -1 once used
+    memory: int  # what will be its /proc/meminfo, open for writing; -1 once it has ended
     spec: EnvironmentSpec | None = None
     address: IPv4Address | None = None
     plan: tuple[bytes, list[int]] | None = None  # what pid 1 still waits for
@@ -135,16 +136,22 @@ class Host:
         except BaseException:
             self.slots.give_back(slot)
             raise
+        held: list[int] = []
         try:
             with _step("tmp volume"):
-                tmp = self._volumes.make(TEMPLATE_MB, self.function_uid(slot))
+                held.append(tmp := self._volumes.make(TEMPLATE_MB, self.function_uid(slot)))
+            with _step("facts"):
+                facts, memory = rootfs.facts_mount_in_parent()
+                held += [facts, memory]
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             with _step("fork"), theirs:
                 maker = os.fork()
                 if maker == 0:
-                    init.run_maker(theirs, self._program, cgroup.enter_self)
-            return Environment(slot, cgroup, ours, maker, tmp)
+                    init.run_maker(theirs, facts, self._program, cgroup.enter_self)
+            os.close(facts)
+            return Environment(slot, cgroup, ours, maker, tmp, memory)
         except BaseException:
+            door.close_all(held)
             cgroup.remove()
             self.slots.give_back(slot)
             raise
@@ -155,8 +162,7 @@ class Host:
         Raises StepFailed; the environment is then to be ended.
         """
         environment.spec = spec
-        with _step("cgroup"):
-            environment.cgroup.limit(memory_mb=spec.memory_mb, pids=spec.pids)
+        self._limit(environment, spec.memory_mb, spec.pids)
         if spec.tmp_mb != TEMPLATE_MB:
             with _step("tmp volume"):
                 os.close(environment.tmp)
@@ -177,8 +183,7 @@ class Host:
         """Make a spare a stem: a sandbox whose runtime boots and then waits for a function. Raises StepFailed."""
         limits = self._config.limits
         environment.image = image
-        with _step("cgroup"):
-            environment.cgroup.limit(memory_mb=limits.memory_mb_min, pids=limits.pids)
+        self._limit(environment, limits.memory_mb_min, limits.pids)
         descriptors = self._plan(environment, image, environ)
         with _step("orders"):
             reader, environment.orders = os.pipe2(os.O_CLOEXEC)
@@ -197,8 +202,7 @@ class Host:
         Raises StepFailed; the environment is then to be ended.
         """
         environment.spec = spec
-        with _step("cgroup"):
-            environment.cgroup.limit(memory_mb=spec.memory_mb, pids=spec.pids)
+        self._limit(environment, spec.memory_mb, spec.pids)
         self._note(environment, spec)
         with _step("code"):
             rootfs.attach_code_from_parent(environment.pid1, rootfs.code_mount_in_parent(spec.code_digest.hex()))
@@ -212,6 +216,13 @@ class Host:
         with _step("cgroup"):
             note = Note(spec, self.uid(environment.slot), environment.address)
             environment.cgroup.note(pickle.dumps(note))
+
+    @staticmethod
+    def _limit(environment: Environment, memory_mb: int, pids: int) -> None:
+        with _step("cgroup"):
+            environment.cgroup.limit(memory_mb=memory_mb, pids=pids)
+        with _step("facts"):
+            rootfs.write_memory_from_parent(environment.memory, memory_mb)
 
     def _plan(self, environment: Environment, image: bytes, environ: int) -> list[int]:
         """What every plan begins with: root, dev, /tmp, log, environ; the environment owns them until they are sent."""
@@ -256,9 +267,11 @@ class Host:
         return Building.GOING_ON
 
     def _admit(self, environment: Environment) -> None:
-        """The maker stands in its namespaces: give it its ids and its rank for the out-of-memory killer."""
+        """The maker stands in its namespaces: give it its ids, clocks and rank for the out-of-memory killer."""
         pid = environment.maker
         namespaces.map_ids_from_parent(pid, self.uid(environment.slot))
+        with _step("clocks"):
+            namespaces.start_clocks_from_parent(pid)
         with open(f"/proc/{pid}/oom_score_adj", "w") as file:
             file.write(str(_OOM_SCORE))
         environment.channel.send(b"\1")
@@ -302,9 +315,11 @@ class Host:
         if not environment.cgroup.remove():
             return False
         left = [*environment.doors, *(environment.plan[1] if environment.plan else ())]
-        door.close_all([*left, *(d for d in (environment.tmp, environment.log, environment.orders) if d >= 0)])
+        door.close_all(
+            [*left, *(d for d in (environment.tmp, environment.memory, environment.log, environment.orders) if d >= 0)]
+        )
         environment.doors, environment.plan = [], None
-        environment.tmp = environment.log = environment.orders = -1
+        environment.tmp = environment.memory = environment.log = environment.orders = -1
         self.slots.give_back(environment.slot)
         if environment.address is not None and environment.spec is not None:
             self.router.release(environment.spec.environment_id, environment.address)

@@ -70,6 +70,7 @@ class Plan:
 @dataclass(slots=True)
 class _Maker:
     channel: socket.socket
+    facts: int  # detached mount: what lies over files of /proc
     enter_cgroup: Callable[[], None]
 
 
@@ -78,6 +79,7 @@ class _Child:
     channel: socket.socket
     program: bytes  # the seccomp filter
     identity: int  # id inside the outer user namespace
+    facts: int  # detached mount
     log: int = -1
     environ: int = -1
     orders: int = -1
@@ -93,8 +95,8 @@ PlanStep = tuple[str, Callable[[_Child, Plan], None]]
 
 def _release_descriptors(maker: _Maker) -> None:
     descriptor = maker.channel.detach()
-    linux.keep_only((0, 1, 2, descriptor))
-    maker.channel = socket.socket(fileno=3)
+    linux.keep_only((0, 1, 2, descriptor, maker.facts))
+    maker.channel, maker.facts = socket.socket(fileno=3), 4
 
 
 def _new_namespaces(maker: _Maker) -> None:
@@ -144,7 +146,7 @@ FIRST: list[FirstStep] = [
 # What pid 1 does ahead of any plan, as root of the outer user namespace, in the new namespaces.
 AHEAD: list[Step] = [
     ("private propagation", lambda _: rootfs.private_propagation_in_child()),
-    ("proc", lambda _: rootfs.proc_in_child()),
+    ("proc", lambda child: rootfs.proc_in_child(child.facts)),
     ("host name", lambda _: namespaces.host_name_in_child()),
     ("loopback", lambda _: namespaces.loopback_in_child()),
     ("runtime door", lambda child: _open_door(child, RUNTIME_API_PORT)),
@@ -185,9 +187,9 @@ def _descriptors(child: _Child) -> None:
     child.channel = socket.socket(fileno=4)
 
 
-def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:
+def run_maker(channel: socket.socket, facts: int, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:
     """The maker's whole life."""
-    maker = _Maker(channel, enter_cgroup)
+    maker = _Maker(channel, facts, enter_cgroup)
     with _reporting(maker) as report:
         prctl.set_proctitle("sandboxd: spare environment")
         _run(FIRST, maker, report)
@@ -198,11 +200,11 @@ def run_maker(channel: socket.socket, program: bytes, enter_cgroup: Callable[[],
         pid1 = os.fork()
         if pid1 == 0:
             theirs.close()
-            _run_pid1(_Child(maker.channel, program, 0), ours)
+            _run_pid1(_Child(maker.channel, program, 0, maker.facts), ours)
         ours.close()
         runtime = os.fork()
         if runtime == 0:
-            _run_runtime(_Child(maker.channel, program, 1), theirs)
+            _run_runtime(_Child(maker.channel, program, 1, maker.facts), theirs)
         maker.channel.send(RECORD.pack(Said.FORKED, pid1, runtime, b""))
         os._exit(0)
     os._exit(1)

@@ -29,7 +29,7 @@ from sandboxd.builder.environment import Note
 from sandboxd.config import Config, load
 from sandboxd.errors import SandboxdError
 
-KINDS = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
+KINDS = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup", "time")
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 LIMITS = {  # names of /proc/PID/limits
     resource.RLIMIT_CORE: "core file size",
@@ -46,7 +46,7 @@ MOUNTS = {  # filesystem and flags that a mount has at least
     "/dev": ("tmpfs", {"ro", "nosuid", "noexec"}),
     "/tmp": ("ext4", {"nosuid", "nodev"}),
     "/proc": ("proc", {"nosuid", "nodev", "noexec"}),
-    "/proc/sys": ("proc", {"ro", "nosuid", "nodev", "noexec"}),
+    "/proc/sys/kernel/random/uuid": ("proc", {"ro", "nosuid", "nodev", "noexec"}),
 }
 MIB = 1024 * 1024
 
@@ -189,7 +189,7 @@ def _mounts(process: Process, note: Note) -> Iterator[Finding]:
         seen.add(point)
         found = f"{kind} {flags}" + "".join(f" {word}" for word in propagation)
         meant = MOUNTS.get(point)
-        if meant is None and point.startswith("/proc/"):  # a mask: /dev/null, or an empty directory
+        if meant is None and point.startswith("/proc/"):  # /dev/null, an empty directory, or facts of ours
             meant = ("tmpfs", {"nosuid", "noexec"} if root == "/null" else {"ro", "nosuid", "nodev"})
         good = meant is not None and kind == meant[0] and meant[1] <= set(flags.split(",")) and not propagation
         text = f"{meant[0]} {','.join(sorted(meant[1]))}, private" if meant else "no mount here"
@@ -199,9 +199,9 @@ def _mounts(process: Process, note: Note) -> Iterator[Finding]:
         )
         if digest:
             lower = re.search(r"lowerdir=([^,]*)", options)
-            yield _judge("mounts", f"{point}: from", lower[1] if lower else "", f"{digest}:/e")
-    masks = {f"/proc/{e.name}" for e in os.scandir("/proc") if e.name in rootfs.MASKS and e.stat().st_mode & 0o005}
-    for point in sorted((set(MOUNTS) | masks) - seen):
+            yield _judge("mounts", f"{point}: from", lower[1] if lower else "", f"/e:{digest}")
+    covered = {f"/proc/{entry.name}" for entry in filter(rootfs.is_covered, os.scandir("/proc"))}
+    for point in sorted((set(MOUNTS) | covered) - seen):
         yield Finding("mounts", point, "not there", False, "a mount of its own")
 
 

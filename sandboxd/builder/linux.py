@@ -19,6 +19,7 @@ from ctypes import c_char_p, c_int, c_long, c_uint, c_ulong, c_void_p
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = c_long
 
+CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000

@@ -9,6 +9,7 @@ import fcntl
 import os
 import socket
 import struct
+import time
 
 from sandboxd.builder import linux
 
@@ -24,9 +25,11 @@ FIRST_NAMESPACES = (
     | linux.CLONE_NEWNET
     | linux.CLONE_NEWIPC
     | linux.CLONE_NEWUTS
+    | linux.CLONE_NEWTIME  # of the children that are yet to be forked
 )
 RESOLVER = ("127.0.0.53", 53)
 _RESOLVER_BUFFER = 16 * 1024  # of questions that nobody has read: a few dozen; further ones are dropped
+_CLOCKS = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
@@ -35,6 +38,13 @@ def map_ids_from_parent(pid: int, uid: int) -> None:
     for name in ("uid_map", "gid_map"):
         with open(f"/proc/{pid}/{name}", "w") as file:
             file.write(f"0 {uid} {UIDS_PER_ENVIRONMENT}\n")
+
+
+def start_clocks_from_parent(pid: int) -> None:
+    """Let monotonic time and time since boot begin at 0 (in their first second) for what this process will fork."""
+    offsets = [f"{name} -{int(time.clock_gettime(clock))} 0\n" for name, clock in _CLOCKS]
+    with open(f"/proc/{pid}/timens_offsets", "w") as file:
+        file.write("".join(offsets))
 
 
 def become_in_child(identity: int) -> None:

@@ -15,19 +15,17 @@ import os
 import stat
 from dataclasses import dataclass
 
-from sandboxd.builder import linux
+from sandboxd.builder import facts, linux, namespaces
 from sandboxd.config import Config
 
 READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
-# Files and directories of proc that tell of the whole kernel and that everybody may read; others are root's alone.
-MASKS = frozenset(
-    """
-    acpi asound bootconfig buddyinfo bus cgroups cmdline config.gz consoles crypto devices diskstats dma driver
-    dynamic_debug execdomains fb fs interrupts iomem ioports irq kallsyms key-users keys latency_stats locks mdstat
-    misc modules mtrr partitions pressure sched_debug schedstat scsi softirqs swaps sysrq-trigger timer_list
-    timer_stats tty vmstat zoneinfo
-    """.split()  # noqa: SIM905  # one word each is easier to read and to sort
-)
+_ATTRIBUTES = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+# What stays of proc's top, beside processes: links to the reader's own, and what namespaces of its own answer. All else
+# tells of the whole kernel, in whichever version has it.
+_KEPT = frozenset(("self", "thread-self", "mounts", "net", "sysvipc"))
+# What is said instead: the same for every environment, or of each its own.
+SAID = {"cpuinfo": "/f/cpuinfo", "loadavg": "/f/loadavg", "sys": "/f/sys", "meminfo": "/m/meminfo", "stat": "/m/stat"}
+_UUID = "kernel/random/uuid"
 _DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
 _DEV_LINKS = (
     ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"),
@@ -37,8 +35,8 @@ _DEV_LINKS = (
 def prepare_builder_root(config: Config) -> None:
     """Move this process into a mount namespace and tree of its own, with a proc of its own pid namespace.
 
-    `/i` images, `/c` code, `/d` the environments' /dev, `/e` empty, `/r` and `/p` where an
-    environment's root and proc are attached, `/dev` the host's (loop devices).
+    `/i` images, `/c` code, `/d` the environments' /dev, `/f` facts for their /proc, `/e` empty, `/r`, `/p` and `/m`
+    where an environment's root, proc and own facts are attached, `/dev` the host's (loop devices).
     """
     linux.unshare(linux.CLONE_NEWNS)
     host = os.open("/", os.O_PATH | os.O_CLOEXEC)
@@ -48,27 +46,33 @@ def prepare_builder_root(config: Config) -> None:
         "i": linux.open_tree(linux.AT_FDCWD, str(config.images_dir)),
         "c": linux.open_tree(linux.AT_FDCWD, str(config.code_dir)),
         "dev": linux.open_tree(linux.AT_FDCWD, "/dev"),
-        "proc": linux.new_mount("proc", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC),
+        "proc": linux.new_mount("proc", _ATTRIBUTES),
         "d": _devices(),
     }
     for name in ("i", "c"):
         linux.mount_setattr(sources[name], linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV)
-    tree = linux.new_mount("tmpfs", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV, mode="0755", size="1m")
+    tree = _tmpfs(linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV, size="16m", nr_inodes="4k")
     place = os.open(config.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.move_mount(tree, place)
     os.close(place)
-    for name in (*sources, "e", "r", "p"):
+    for name in (*sources, "e", "f", "m", "r", "p"):
         os.mkdir(name, 0o755, dir_fd=tree)
     for name, mount in sources.items():
         _attach(mount, tree, name)
     os.fchdir(tree)
     os.close(tree)
     linux.pivot_root_here()
+    _write_facts()
+
+
+def _tmpfs(attributes: int, *, size: str, nr_inodes: str) -> int:
+    """A detached tmpfs; both bounds are given because their defaults tell how much memory the host has."""
+    return linux.new_mount("tmpfs", attributes, mode="0755", size=size, nr_inodes=nr_inodes)
 
 
 def _devices() -> int:
     """A tmpfs with the devices that a function may have; made here because only the host's root can mknod."""
-    tree = linux.new_mount("tmpfs", linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC, mode="0755", size="64k")
+    tree = _tmpfs(linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC, size="64k", nr_inodes="32")
     directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=tree)
     umask = os.umask(0)
     for name, major, minor in _DEVICES:
@@ -78,6 +82,16 @@ def _devices() -> int:
         os.symlink(target, name, dir_fd=directory)
     os.close(directory)
     return tree
+
+
+def _write_facts() -> None:
+    files = {"cpuinfo": facts.processors(), "loadavg": facts.LOAD, "stat": facts.idle_processors()}
+    files |= {f"sys/{name}": text for name, text in facts.sys_files(namespaces.HOST_NAME).items()}
+    files[f"sys/{_UUID}"] = ""  # the kernel's own lies over it
+    for name, text in files.items():
+        os.makedirs(os.path.dirname(f"/f/{name}"), exist_ok=True)
+        with open(f"/f/{name}", "w") as file:
+            file.write(text)
 
 
 def _attach(mount: int, root: int, path: str) -> None:
@@ -107,13 +121,16 @@ def _read_only_copy(path: str, attributes: int) -> int:
 
 
 def image_mount_in_parent(image: str) -> int:
-    """A detached read-only mount of an image: an overlay of its own, or functions could meet at its inodes (flock)."""
-    return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/i/{image}:/e")
+    """A detached read-only mount of an image: an overlay of its own, or functions could meet at its inodes (flock).
+
+    The empty directory comes first because statfs(2) answers for the topmost: not how full the host's disk is.
+    """
+    return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/e:/i/{image}")
 
 
 def code_mount_in_parent(code: str) -> int:
     """A detached read-only mount of a code package."""
-    return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/c/{code}:/e")
+    return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/e:/c/{code}")
 
 
 def attach_code_from_parent(pid: int, mount: int) -> None:
@@ -140,6 +157,26 @@ def dev_mount_in_parent() -> int:
     return _read_only_copy("/d", linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC)
 
 
+def facts_mount_in_parent() -> tuple[int, int]:
+    """A detached mount with what one environment's /proc says, and its meminfo open for writing.
+
+    Made here and not in the child, whose tmpfs would show its owner's host uid in mountinfo.
+    """
+    tree = _tmpfs(_ATTRIBUTES, size="64k", nr_inodes="8")
+    with open("/f/stat") as idle, open("stat", "w", opener=lambda name, flags: _create(name, flags, tree)) as file:
+        file.write(idle.read() + facts.booted_now())
+    return tree, _create("meminfo", os.O_WRONLY | os.O_CREAT, tree)
+
+
+def _create(name: str, flags: int, directory: int) -> int:
+    return os.open(name, flags | os.O_CLOEXEC, 0o444, dir_fd=directory)
+
+
+def write_memory_from_parent(file: int, megabytes: int) -> None:
+    """Say how much memory an environment has; `file` is that of `facts_mount_in_parent`."""
+    os.truncate(file, os.pwrite(file, facts.memory(megabytes).encode(), 0))
+
+
 def private_propagation_in_child() -> None:
     """Let no mount or unmount of this namespace travel to another, nor theirs here."""
     root = os.open("/", os.O_PATH | os.O_CLOEXEC)
@@ -161,19 +198,28 @@ def attach_in_child(mounts: Mounts) -> None:
     os.close(mounts.root)
 
 
-def proc_in_child() -> None:
-    """A proc of the new pid namespace at /p, /proc/sys read-only, and covered what is kernel-wide and readable."""
-    attributes = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
+def is_covered(entry: os.DirEntry[str]) -> bool:
+    """Whether a file of ours, or nothing, lies over an entry at the top of a proc."""
+    if entry.name.isdigit() or entry.name in _KEPT:
+        return False
+    # What only root may read, nobody can: the host's root has no name in there.
+    return entry.name in SAID or bool(entry.stat(follow_symlinks=False).st_mode & 0o005)
+
+
+def proc_in_child(own_facts: int) -> None:
+    """A proc of the new pid namespace at /p, where facts of ours lie over what is kernel-wide, or nothing at all."""
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    _attach(linux.new_mount("proc", attributes), root, "p")
+    _attach(linux.new_mount("proc", _ATTRIBUTES), root, "p")
+    _attach(own_facts, root, "m")
     os.close(root)
     proc = os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for entry in os.scandir("/p"):
-        # What only root may read, nobody can: the host's root has no name in here.
-        readable = entry.name in MASKS and entry.stat(follow_symlinks=False).st_mode & 0o005
-        if readable and entry.is_dir():
+    uuid = _read_only_copy(f"/p/sys/{_UUID}", _ATTRIBUTES | linux.MOUNT_ATTR_RDONLY)
+    for entry in filter(is_covered, os.scandir("/p")):
+        if entry.name in SAID:
+            _attach(_read_only_copy(SAID[entry.name], READ_ONLY | _ATTRIBUTES), proc, entry.name)
+        elif entry.is_dir():
             _attach(_read_only_copy("/e", READ_ONLY), proc, entry.name)
-        elif readable:
-            _attach(_read_only_copy("/d/null", attributes & ~linux.MOUNT_ATTR_NODEV), proc, entry.name)
-    _attach(_read_only_copy("/p/sys", attributes | linux.MOUNT_ATTR_RDONLY), proc, "sys")
+        else:
+            _attach(_read_only_copy("/d/null", _ATTRIBUTES & ~linux.MOUNT_ATTR_NODEV), proc, entry.name)
+    _attach(uuid, proc, f"sys/{_UUID}")
     os.close(proc)

@@ -2,8 +2,10 @@
 
 import ctypes
 import errno
+import mmap
 import os
 import signal
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -172,8 +174,6 @@ def test_the_limit_on_cores_can_be_asked_for_and_not_set() -> None:
 def test_a_call_of_the_32_bit_architecture_ends_the_process() -> None:
     def call() -> int:
         code = bytes.fromhex("b814000000cd80c3")  # mov eax, 20 (getpid of i386); int 0x80; ret
-        import mmap
-
         page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
         page.write(code)
         address = ctypes.addressof(ctypes.c_char.from_buffer(page))
@@ -185,3 +185,50 @@ def test_a_call_of_the_32_bit_architecture_ends_the_process() -> None:
 def test_an_unknown_action_is_refused() -> None:
     with pytest.raises(SandboxdError, match="SCMP_ACT_TRACE"):
         seccomp.compile_profile({"defaultAction": "SCMP_ACT_TRACE", "syscalls": []})
+
+
+@pytest.mark.parametrize(
+    ("level", "option", "value"),
+    [
+        (socket.SOL_SOCKET, socket.SO_REUSEADDR, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.SOL_SOCKET, socket.SO_REUSEPORT, 1),
+        (socket.SOL_SOCKET, 20, b"\1" + bytes(15)),  # SO_RCVTIMEO
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 9),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9),
+        (socket.IPPROTO_IP, socket.IP_TOS, 0),
+        (socket.IPPROTO_IP, 24, 1),  # IP_BIND_ADDRESS_NO_PORT
+        (socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1),
+        (socket.IPPROTO_IPV6, socket.IPV6_TCLASS, 0),
+    ],
+)
+def test_ordinary_options_of_sockets_are_set(level: int, option: int, value: int | bytes) -> None:
+    def work() -> int:
+        with socket.socket(socket.AF_INET6 if level == socket.IPPROTO_IPV6 else socket.AF_INET) as one:
+            one.setsockopt(level, option, value)
+        return 0
+
+    assert os.waitstatus_to_exitcode(filtered(work)) == 0
+
+
+@pytest.mark.parametrize("advice", [0, 1, 2, 3, 4, 8, 10, 11, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 1 << 32 | 4])
+def test_ordinary_advice_on_memory_is_taken(advice: int) -> None:
+    """An int may come with anything in its register's upper half, and the kernel does not look there."""
+
+    def work() -> int:
+        page = mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+        return syscall(28, address, 4096, advice)()
+
+    assert os.waitstatus_to_exitcode(filtered(work)) in (0, errno.EINVAL)  # one that this kernel was built without
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_SEQPACKET])
+def test_local_pairs_of_sockets_exist(kind: int) -> None:
+    def work() -> int:
+        for one in socket.socketpair(socket.AF_UNIX, kind):
+            one.close()
+        return 0
+
+    assert os.waitstatus_to_exitcode(filtered(work)) == 0

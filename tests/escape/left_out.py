@@ -59,7 +59,15 @@ def _without_flag(flag: str) -> Callable[[], None]:
     return patch
 
 
-for _flag in ("CLONE_NEWUSER", "CLONE_NEWNS", "CLONE_NEWPID", "CLONE_NEWNET", "CLONE_NEWIPC", "CLONE_NEWUTS"):
+for _flag in (
+    "CLONE_NEWUSER",
+    "CLONE_NEWNS",
+    "CLONE_NEWPID",
+    "CLONE_NEWNET",
+    "CLONE_NEWIPC",
+    "CLONE_NEWUTS",
+    "CLONE_NEWTIME",
+):
     PATCHES[f"namespaces: {_flag}"] = _without_flag(_flag)
 
 
@@ -129,7 +137,7 @@ def _stay_in_the_hosts_tree() -> None:
 
 @_patch("proc: masks")
 def _mask_nothing() -> None:
-    rootfs.MASKS = frozenset()
+    rootfs.is_covered = lambda entry: entry.name in rootfs.SAID
 
 
 def _without_attribute(path: str, attribute: int) -> None:
@@ -137,9 +145,20 @@ def _without_attribute(path: str, attribute: int) -> None:
     rootfs._read_only_copy = lambda p, attributes: copy(p, attributes & ~attribute if p == path else attributes)
 
 
-@_patch("proc: /proc/sys read-only")
+@_patch("proc: facts of its own")
+def _say_nothing() -> None:
+    rootfs.SAID.clear()
+    rootfs._KEPT |= {"cpuinfo", "loadavg", "meminfo", "stat", "sys"}
+
+
+@_patch("clocks: begin at 0")
+def _clocks_of_the_host() -> None:
+    namespaces.start_clocks_from_parent = lambda pid: None
+
+
+@_patch("proc: facts read-only")
 def _proc_sys_writable() -> None:
-    _without_attribute("/p/sys", linux.MOUNT_ATTR_RDONLY)
+    _without_attribute("/f/sys", linux.MOUNT_ATTR_RDONLY)
 
 
 @_patch("dev: read-only")

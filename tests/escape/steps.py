@@ -144,13 +144,6 @@ text = ctypes.create_string_buffer(200)
 ctypes.CDLL(None).syscall(call, 6, -3, text, 200)  # KEYCTL_DESCRIBE of the session's
 result = b{left_out.CANARY!r} in text.value
 """
-WRITES_A_SWITCH = """
-import errno
-try:
-    open("/proc/sys/net/ipv4/ip_forward", "w")
-except OSError as error:
-    result = error.errno != errno.EROFS
-"""
 PATH_OF_MOUNT = """
 lines = [line.split() for line in open("/proc/self/mountinfo")]
 result = [line for line in lines if line[4] == {0!r} and line[3] != "/"]
@@ -190,6 +183,11 @@ STEPS: dict[str, Step] = {
     "namespaces: CLONE_NEWNET": Step(fails_at="loopback"),
     "namespaces: CLONE_NEWIPC": Step("it is the host's ipc namespace", _namespace("ipc")),
     "namespaces: CLONE_NEWUTS": Step(fails_at="host name"),
+    "namespaces: CLONE_NEWTIME": Step(fails_at="clocks"),
+    "clocks: begin at 0": Step(
+        "its clocks tell when the host started",
+        inside(f"import time; result = abs(time.monotonic() - {time.monotonic()}) < 600"),
+    ),
     "FIRST: cgroup namespace": Step(
         "`/proc/self/cgroup` tells the host's path", inside("result = 'sandboxd' in open('/proc/self/cgroup').read()")
     ),
@@ -204,7 +202,7 @@ STEPS: dict[str, Step] = {
         "a host out of memory has no reason to take the function first",
         inside("result = int(open('/proc/self/oom_score_adj').read()) < 800"),
     ),
-    "builder's tree: one of its own": Step(fails_at="image"),
+    "builder's tree: one of its own": Step(fails_at="facts"),
     "AHEAD: private propagation": Step(
         "mounts of the builder's travel in (where its own tree lets them)",
         inside("result = [line for line in open('/proc/self/mountinfo') if ' /proc/' in line and ' master:' in line]"),
@@ -215,8 +213,12 @@ STEPS: dict[str, Step] = {
         "`/proc/cmdline` and `/proc/kallsyms` are the host's",
         inside("result = open('/proc/cmdline').read() + open('/proc/kallsyms').read(1)"),
     ),
-    "proc: /proc/sys read-only": Step(
-        "only the owner of the switches in `/proc/sys` is in the way", inside(WRITES_A_SWITCH)
+    "proc: facts of its own": Step(
+        "`/proc` tells the host's memory, load and switches",
+        inside("import os; result = os.path.exists('/proc/sys/kernel/core_pattern')"),
+    ),
+    "proc: facts read-only": Step(
+        "the mount that all environments share is writable", inside(_mount("/proc/sys", "ro"))
     ),
     "AHEAD: host name": Step(
         "it is the host's name", inside(f"import os; result = os.uname().nodename == {os.uname().nodename!r}")
