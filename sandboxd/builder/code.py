@@ -15,6 +15,7 @@ import gc
 import os
 import resource
 import secrets
+import signal
 import stat
 import struct
 import sys
@@ -94,9 +95,11 @@ def _extract_in_own_process(
     os.close(writer)
     answer = os.read(reader, RESULT.size)
     os.close(reader)
-    os.waitpid(pid, 0)
+    _, ended, usage = os.wait4(pid, 0)
     if len(answer) != RESULT.size:
-        return UnpackStatus.CORRUPT, 0  # ended by one of its limits
+        # Its limit on CPU time ends it by SIGKILL too; without that, somebody else did, who says nothing of the zip.
+        killed = ended == signal.SIGKILL and usage.ru_utime + usage.ru_stime < _CPU_SECONDS - 1
+        return UnpackStatus.FAILED if killed else UnpackStatus.CORRUPT, 0
     number, size = RESULT.unpack(answer)
     return UnpackStatus(number), size
 
