@@ -142,7 +142,7 @@ def _parse(authorization: str, headers: Mapping[str, str]) -> tuple[str, list[st
 
 def _timestamp(headers: Mapping[str, str]) -> str:
     text = headers.get("x-amz-date", "")
-    if not text:
+    if not text and "date" in headers:
         try:
             text = _iso(parsedate_to_datetime(headers["date"]).timestamp())
         except (ValueError, OverflowError):

@@ -191,6 +191,15 @@ def test_dates_that_are_none(date: str) -> None:
     assert refusal(headers)[0] in ("IncompleteSignatureException", "InvalidSignatureException")
 
 
+def test_a_date_that_is_empty() -> None:
+    code, status, message = refusal(signed() | {"x-amz-date": ""})
+    assert (code, status, message) == (
+        "IncompleteSignatureException",
+        403,
+        "Date must be in ISO-8601 'basic format'. Got ''.",
+    )
+
+
 @given(st.text(st.characters(max_codepoint=255)), st.text(st.characters(max_codepoint=255)))
 def test_no_header_breaks_the_verifier(authorization: str, date: str) -> None:
     for value in (authorization, f"AWS4-HMAC-SHA256 {authorization}", f"AWS4-HMAC-SHA256 Credential={authorization}"):

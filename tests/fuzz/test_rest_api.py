@@ -262,7 +262,8 @@ def target(daemon_of_its_own: Daemon) -> Iterator[Target]:
     assert made.service.is_running() and made.daemon.room("service").pid == made.service.pid
     after = settled(made)
     assert after["functions"] == made.before["functions"] and after["packages"] <= made.before["packages"]
-    assert after["descriptors"] <= made.before["descriptors"] + 24, (made.before, after)  # two environments' more
+    # Some environments more than before; what leaked with every thirtieth case would be more.
+    assert after["descriptors"] <= made.before["descriptors"] + 64, (made.before, after)
     assert after["threads"] <= made.before["threads"] + 16
     assert memory(made.service) < resident + 48 * 1024 * 1024
     assert "Traceback" not in daemon.log() and " failed" not in daemon.log(), daemon.log()[-4000:]
@@ -398,6 +399,6 @@ def test_signatures(fuzz: Fuzz, target: Target) -> None:
             assert answer.status >= 400 or means_the_same(rows, good), (rows, answer)
 
     fuzz(
-        body, st.sampled_from(("Authorization",) * 3 + SIGNED_HEADERS), st.integers(0, 400), st.integers(0, 40),
+        body, st.sampled_from(("Authorization",) * 3 + SIGNED_HEADERS), st.integers(0, 400), st.integers(0, 40) | st.just(500),
         st.sampled_from(PIECES), st.booleans(), st.booleans(),
     )  # fmt: skip

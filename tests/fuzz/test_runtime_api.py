@@ -167,7 +167,9 @@ def test_garbage(fuzz: Fuzz, doors: Doors) -> None:
             doors.deliver("r1")
             assert waiting.recv(4096).startswith(b"HTTP/1.1 200 ")
             waiting.close()
-        data = cut if cut is not None else b"".join(wire.encode() for wire in requests)
+        # Behind a request for an event another one waits, and is not read on, until there is one.
+        alone = next((wire for wire in requests if wire.target.startswith(BASE + b"invocation/next")), None)
+        data = cut if cut is not None else b"".join(wire.encode() for wire in ([alone] if alone else requests))
         received = line.last(data)
         judge(split_answers(received))
         if doors.ear.asked or doors.ear.answers or doors.ear.init_errors:
@@ -178,7 +180,7 @@ def test_garbage(fuzz: Fuzz, doors: Doors) -> None:
         b"POST", BASE + b"invocation/r1/response", ((b"Content-Type", b"application/json"),), b'{"a": 1}'
     ).encode()
     cuts = st.none() | st.none() | scrambled(sound) | st.binary(max_size=200)
-    fuzz(body, st.lists(REQUESTS, min_size=1, max_size=2), cuts, st.booleans())
+    fuzz(body, st.lists(REQUESTS, min_size=1, max_size=2), cuts, st.booleans(), shrink=False)
     doors.renew()
     assert split_answers(Line(doors.connect).last(Wire(b"GET", b"/").encode()))[0].status == 404
 
