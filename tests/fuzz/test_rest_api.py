@@ -399,6 +399,7 @@ def test_signatures(fuzz: Fuzz, target: Target) -> None:
             assert answer.status >= 400 or means_the_same(rows, good), (rows, answer)
 
     fuzz(
-        body, st.sampled_from(("Authorization",) * 3 + SIGNED_HEADERS), st.integers(0, 400), st.integers(0, 40) | st.just(500),
+        body, st.sampled_from(("Authorization",) * 3 + SIGNED_HEADERS), st.integers(0, 400),
+        st.integers(0, 40) | st.just(500),
         st.sampled_from(PIECES), st.booleans(), st.booleans(),
     )  # fmt: skip
