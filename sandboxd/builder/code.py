@@ -48,11 +48,16 @@ def open_directory(path: str) -> int:
     return directory
 
 
+def temporary_name(name: str, unpacker: int) -> str:
+    """What a package is called until it is whole."""
+    return f".new-{name}-{unpacker}"
+
+
 def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_bytes: int, max_entries: int,
                  result: int, program: bytes) -> NoReturn:  # fmt: skip
     """The child of one upload: extract, seal, rename; write one RESULT and exit. Nothing half-made stays."""
     prctl.set_proctitle("sandboxd: unpacker")
-    temporary = f".new-{name}-{os.getpid()}"
+    temporary = temporary_name(name, os.getpid())
     status, size = UnpackStatus.FAILED, 0
     try:
         os.mkdir(temporary, 0o700, dir_fd=code_directory)
@@ -127,6 +132,8 @@ def _confine(tree: int, package: int, result: int, uid: int, max_bytes: int, pro
     os.umask(0)
     os.setresuid(uid, uid, uid)  # and with it every permitted and effective capability (capabilities(7))
     linux.capset_none()
+    # Not without the unpacker, whose tree and uid it has; a change of ids takes this signal away (prctl(2)).
+    prctl.set_pdeathsig(signal.SIGKILL)
     capabilities.no_new_privs_in_child()
     gc.disable()  # it lives for one package, and nothing that it makes is a cycle
     seccomp.load_in_child(program)

@@ -83,6 +83,7 @@ class Server:
         self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
         self._uploads: deque[tuple[Unpack, int]] = deque()
         self._unpackers = 0
+        self._removers: dict[int, str] = {}
         self._selector = selectors.EpollSelector()
         self._selector.register(channel, selectors.EVENT_READ, self._on_request)
         self._selector.register(host.router.channel, selectors.EVENT_READ, self._on_router)
@@ -322,6 +323,10 @@ class Server:
             self._on_exit(pid, status)
 
     def _on_exit(self, pid: int, status: int) -> None:
+        if (tree := self._removers.pop(pid, None)) is not None:
+            if os.WIFSIGNALED(status):
+                self._remove_tree(tree)
+            return
         environment = self._by_pid.pop(pid, None)
         if environment is None:
             self._unclaimed[pid] = status
@@ -362,20 +367,28 @@ class Server:
         reader, writer = os.pipe()
         slot = self._host.slots.take()
         uid = self._host.uid(slot)
-        if os.fork() == 0:
+        unpacker = os.fork()
+        if unpacker == 0:
             limits = message.max_bytes, message.max_entries
             code.run_unpacker(self._code, name, package, uid, *limits, writer, self._extractor)
         os.close(writer)
         self._unpackers += 1
-        self._selector.register(reader, selectors.EVENT_READ, lambda: self._on_unpacked(message, reader, slot))
+        unfinished = code.temporary_name(name, unpacker)
+        self._selector.register(
+            reader, selectors.EVENT_READ, lambda: self._on_unpacked(message, reader, slot, unfinished)
+        )
 
-    def _on_unpacked(self, message: Unpack, reader: int, slot: int) -> None:
+    def _on_unpacked(self, message: Unpack, reader: int, slot: int, unfinished: str) -> None:
         result = os.read(reader, code.RESULT.size)
         self._selector.unregister(reader)
         os.close(reader)
         self._host.slots.give_back(slot)
         self._unpackers -= 1
-        number, size = code.RESULT.unpack(result) if len(result) == code.RESULT.size else (UnpackStatus.FAILED, 0)
+        number, size = UnpackStatus.FAILED, 0
+        if len(result) == code.RESULT.size:
+            number, size = code.RESULT.unpack(result)
+        else:  # it was killed
+            self._remove_tree(unfinished)
         self._say(Unpacked(message.request_id, UnpackStatus(number), size))
         self._start_unpackers()
 
@@ -386,11 +399,17 @@ class Server:
             os.rename(name, gone, src_dir_fd=self._code, dst_dir_fd=self._code)
         except FileNotFoundError:
             return
-        if os.fork() == 0:
+        self._remove_tree(gone)
+
+    def _remove_tree(self, name: str) -> None:
+        """Have a child remove a tree that is nobody's any more, and another where that one is killed."""
+        remover = os.fork()
+        if remover == 0:
             try:
-                code.remove_tree(self._code, gone)
+                code.remove_tree(self._code, name)
             finally:
                 os._exit(0)
+        self._removers[remover] = name
 
 
 def main() -> NoReturn:
