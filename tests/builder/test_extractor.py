@@ -250,7 +250,7 @@ def test_a_stranger_in_the_extractor_has_nothing(packages: tuple[Path, int], mon
             status = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     root, held = os.readlink(f"/proc/{process.pid}/root"), os.listdir(f"/proc/{process.pid}/fd")
     process.send_signal(signal.SIGKILL)
-    assert code.RESULT.unpack(os.read(reader, 100)) == (CORRUPT, 0)
+    assert code.RESULT.unpack(os.read(reader, 100)) == (UnpackStatus.FAILED, 0)
     os.close(reader)
     os.waitpid(child, 0)
     assert (status["NoNewPrivs"], status["Uid"].split(), status["Groups"].split()) == ("1", [str(UID)] * 4, [])
