@@ -43,11 +43,12 @@ LIMITS = {  # names of /proc/PID/limits
 MOUNTS = {  # filesystem and flags that a mount has at least
     "/": ("overlay", {"ro", "nosuid", "nodev"}),
     "/var/task": ("overlay", {"ro", "nosuid", "nodev"}),
-    "/dev": ("tmpfs", {"ro", "nosuid", "noexec"}),
+    "/dev": ("overlay", {"ro", "nosuid", "noexec"}),
     "/tmp": ("ext4", {"nosuid", "nodev"}),
     "/proc": ("proc", {"nosuid", "nodev", "noexec"}),
     "/proc/sys/kernel/random/uuid": ("proc", {"ro", "nosuid", "nodev", "noexec"}),
 }
+OWN_FACTS = ("/meminfo", "/stat")  # as mountinfo has them
 MIB = 1024 * 1024
 
 
@@ -189,8 +190,8 @@ def _mounts(process: Process, note: Note) -> Iterator[Finding]:
         seen.add(point)
         found = f"{kind} {flags}" + "".join(f" {word}" for word in propagation)
         meant = MOUNTS.get(point)
-        if meant is None and point.startswith("/proc/"):  # /dev/null, an empty directory, or facts of ours
-            meant = ("tmpfs", {"nosuid", "noexec"} if root == "/null" else {"ro", "nosuid", "nodev"})
+        if meant is None and point.startswith("/proc/"):  # facts of ours, or nothing
+            meant = ("tmpfs" if root in OWN_FACTS else "overlay", {"ro", "nosuid", "nodev", "noexec"})
         good = meant is not None and kind == meant[0] and meant[1] <= set(flags.split(",")) and not propagation
         text = f"{meant[0]} {','.join(sorted(meant[1]))}, private" if meant else "no mount here"
         yield Finding("mounts", point, found, good, "" if good else text)

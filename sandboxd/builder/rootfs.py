@@ -19,12 +19,14 @@ from sandboxd.builder import facts, linux, namespaces
 from sandboxd.config import Config
 
 READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
+_DEV = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
 _ATTRIBUTES = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATTR_NOEXEC
 # What stays of proc's top, beside processes: links to the reader's own, and what namespaces of its own answer. All else
 # tells of the whole kernel, in whichever version has it.
 _KEPT = frozenset(("self", "thread-self", "mounts", "net", "sysvipc"))
 # What is said instead: the same for every environment, or of each its own.
 SAID = {"cpuinfo": "/f/cpuinfo", "loadavg": "/f/loadavg", "sys": "/f/sys", "meminfo": "/m/meminfo", "stat": "/m/stat"}
+_NO_FILE, _NO_DIRECTORY = "/f/none", "/f/nothing"
 _UUID = "kernel/random/uuid"
 _DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
 _DEV_LINKS = (
@@ -85,7 +87,8 @@ def _devices() -> int:
 
 
 def _write_facts() -> None:
-    files = {"cpuinfo": facts.processors(), "loadavg": facts.LOAD, "stat": facts.idle_processors()}
+    os.mkdir(_NO_DIRECTORY)
+    files = {"none": "", "cpuinfo": facts.processors(), "loadavg": facts.LOAD, "stat": facts.idle_processors()}
     files |= {f"sys/{name}": text for name, text in facts.sys_files(namespaces.HOST_NAME).items()}
     files[f"sys/{_UUID}"] = ""  # the kernel's own lies over it
     for name, text in files.items():
@@ -153,8 +156,8 @@ def attach_code_from_parent(pid: int, mount: int) -> None:
 
 
 def dev_mount_in_parent() -> int:
-    """A detached read-only copy of the prepared /dev (without nodev: its devices must work)."""
-    return _read_only_copy("/d", linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC)
+    """A detached read-only mount of the prepared /dev (without nodev: its devices must work), its inodes too."""
+    return linux.new_mount("overlay", _DEV, lowerdir="/e:/d")
 
 
 def facts_mount_in_parent() -> tuple[int, int]:
@@ -211,15 +214,12 @@ def proc_in_child(own_facts: int) -> None:
     root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     _attach(linux.new_mount("proc", _ATTRIBUTES), root, "p")
     _attach(own_facts, root, "m")
+    _attach(linux.new_mount("overlay", _ATTRIBUTES, lowerdir="/e:/f"), root, "f")  # with inodes of its own
     os.close(root)
     proc = os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     uuid = _read_only_copy(f"/p/sys/{_UUID}", _ATTRIBUTES | linux.MOUNT_ATTR_RDONLY)
     for entry in filter(is_covered, os.scandir("/p")):
-        if entry.name in SAID:
-            _attach(_read_only_copy(SAID[entry.name], READ_ONLY | _ATTRIBUTES), proc, entry.name)
-        elif entry.is_dir():
-            _attach(_read_only_copy("/e", READ_ONLY), proc, entry.name)
-        else:
-            _attach(_read_only_copy("/d/null", _ATTRIBUTES & ~linux.MOUNT_ATTR_NODEV), proc, entry.name)
+        source = SAID.get(entry.name) or (_NO_DIRECTORY if entry.is_dir() else _NO_FILE)
+        _attach(_read_only_copy(source, READ_ONLY | _ATTRIBUTES), proc, entry.name)
     _attach(uuid, proc, f"sys/{_UUID}")
     os.close(proc)

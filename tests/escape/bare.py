@@ -145,6 +145,7 @@ def attack(image: Path, attacker: Path, scratch: Path) -> str:
         here["hostname"] = socket.gethostname()
         host = here | {
             "neighbour_namespaces": {},
+            "locked": ["/var/runtime/bootstrap.py"],
             "neighbour_abstract": canaries.name,
             "neighbour_port": canaries.port,
             "neighbour_key": canaries.key,

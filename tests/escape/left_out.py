@@ -163,7 +163,7 @@ def _proc_sys_writable() -> None:
 
 @_patch("dev: read-only")
 def _dev_writable() -> None:
-    _without_attribute("/d", linux.MOUNT_ATTR_RDONLY)
+    rootfs._DEV &= ~linux.MOUNT_ATTR_RDONLY
 
 
 @_patch("dev: the prepared one")

@@ -27,6 +27,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _SHMGET, _SEMGET, _MSGGET = 29, 64, 68
 _IPC_CREAT, _IPC_RMID = 0o1000 | 0o600, 0
 
+# Of the image, /dev and what covers /proc.
+LOCKED = ("/var/runtime/bootstrap.py", "/", "/var", "/dev/null", "/dev", "/proc/cpuinfo", "/proc/sys", "/proc/meminfo",
+          "/proc/sys/kernel/ostype", "/proc/fs", "/proc/kallsyms")  # fmt: skip
+
 # Everything that an attack looks for elsewhere, in a neighbour that stays where it is: its own /tmp, ipc and sockets.
 _NEIGHBOUR = """
 import builtins, ctypes, fcntl, os, socket
@@ -36,10 +40,11 @@ one = socket.socket(socket.AF_UNIX)
 one.bind(chr(0) + name)
 one.listen()
 door = socket.create_server(("127.0.0.1", 0))
-lock = os.open("/var/runtime/bootstrap.py", os.O_RDONLY)
-fcntl.flock(lock, fcntl.LOCK_EX)
+locks = [os.open(path, os.O_RDONLY) for path in {locked!r}]
+for lock in locks:
+    fcntl.flock(lock, fcntl.LOCK_EX)
 assert ctypes.CDLL(None).shmget(key, 4096, 0o1600) >= 0
-builtins.kept = (one, door, lock)
+builtins.kept = (one, door, locks)
 namespaces = {{kind: os.readlink("/proc/self/ns/" + kind) for kind in os.listdir("/proc/self/ns")}}
 result = [door.getsockname()[1], namespaces]
 """
@@ -146,9 +151,10 @@ def with_neighbour(daemon: Daemon, host: dict[str, Any]) -> dict[str, Any]:
     """Those facts, and what a neighbour of the same daemon keeps for itself."""
     name, key = f"neighbour-{secrets.token_hex(4)}", 0x20000000 | secrets.randbits(24)
     function = daemon.deploy(packages.load("evaluate"), name)
-    port, namespaces = daemon.call(function, {"code": _NEIGHBOUR.format(name=name, key=key)})
+    port, namespaces = daemon.call(function, {"code": _NEIGHBOUR.format(name=name, key=key, locked=LOCKED)})
     return host | {
         "neighbour_namespaces": namespaces,
+        "locked": LOCKED,
         "neighbour_abstract": name,
         "neighbour_port": port,
         "neighbour_key": key,

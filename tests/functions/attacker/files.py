@@ -262,13 +262,14 @@ def tmp_of_the_host(host):
 
 @attack
 def lock_shared_with_a_neighbour(host):
-    """A neighbour holds a lock on this file of the image that both use."""
-    file = os.open("/var/runtime/bootstrap.py", os.O_RDONLY)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return "a neighbour's lock is seen"
-    return None
+    """A neighbour holds a lock on each of these files, which both have."""
+    found = []
+    for path in host["locked"]:
+        try:
+            fcntl.flock(os.open(path, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            found.append(path)
+    return found
 
 
 @attack

@@ -143,7 +143,7 @@ def sources_of_mounts_but_digests(host):
     for line in lines:
         source, options = line[line.index("-") + 2], line[-1]
         for lower in re.findall(r"lowerdir=([^,]*)", options):
-            found += [part for part in lower.split(":") if not re.fullmatch(r"/e|/[ic]/[0-9a-f]{64}", part)]
+            found += [part for part in lower.split(":") if not re.fullmatch(r"/[def]|/[ic]/[0-9a-f]{64}", part)]
         if not re.fullmatch(r"none|/dev/loop\d+", source):
             found.append(source)
     return found
