@@ -141,7 +141,7 @@ async def _serve(config: Config, given: Inheritance) -> None:
     reason = await over
     beating.cancel()
     if reason == "stop":
-        await _drain(servers, scheduler, config.drain)
+        await _drain(servers, scheduler, logs, config.drain)
     for server in servers:
         server.abort()
     await api.close()
@@ -162,12 +162,13 @@ async def _beat(builder: Client, beats: int) -> None:
         await asyncio.sleep(_BEAT_SECONDS)
 
 
-async def _drain(servers: list[Server], scheduler: Scheduler, seconds: float) -> None:
+async def _drain(servers: list[Server], scheduler: Scheduler, logs: Logs, seconds: float) -> None:
     """Take no new connection, answer each request on those that are open, and end what takes longer than `seconds`."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     for server in servers:
         server.stop_listening()
+    logs.wake_readers()
     last = min(_LAST_REQUEST_SECONDS, seconds)
     finishing = [loop.create_task(server.finish(last)) for server in servers]
     await asyncio.wait(finishing, timeout=seconds)

@@ -71,7 +71,7 @@ class LogStream:
         if self._waiting_bytes > _SOON_BYTES:
             self._logs.flush_soon()
         if self._readers:
-            self._wake_readers()
+            self.wake_readers()
         return True
 
     @property
@@ -127,7 +127,8 @@ class LogStream:
         if self._segments:
             self._written = self._segments[-1].start + self._segments[-1].size
 
-    def _wake_readers(self) -> None:
+    def wake_readers(self) -> None:
+        """Let everybody who waits go."""
         readers, self._readers = self._readers, []
         for reader in readers:
             if not reader.done():
@@ -162,7 +163,7 @@ class LogStream:
         """Take nothing more, and drop what waits: the function is gone."""
         self._forgotten = True
         self._waiting, self._waiting_bytes = [], 0
-        self._wake_readers()
+        self.wake_readers()
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +233,11 @@ class Logs:
     async def wait(self, function: str, version: str, offset: int, timeout: float) -> None:
         """Return when a log reaches beyond `offset`, or after `timeout` seconds."""
         await self.stream(function, version).wait(offset, timeout)
+
+    def wake_readers(self) -> None:
+        """Let everybody who waits for a log go, with nothing."""
+        for stream in list(self._streams.values()):
+            stream.wake_readers()
 
     def forget(self, function: str) -> None:
         """Remove every log of a function that was deleted; what its last environments still say goes nowhere."""

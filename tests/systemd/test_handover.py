@@ -45,16 +45,23 @@ def test_an_upgrade_loses_no_call_that_ends_within_drain(fresh_daemon: NewDaemon
     with held(daemon):
         daemon.start()
         name = daemon.deploy(packages.load("sleeps"))
+        quiet = daemon.deploy(packages.load("hello"))
         outlasting: list[Answer] = []
         long = threading.Thread(target=lambda: outlasting.append(daemon.invoke(name, {"seconds": 60})))
+        followed: list[Answer] = []
+        follow = f"/functions/{quiet}/logs?wait=30"
+        follower = threading.Thread(target=lambda: followed.append(daemon.admin("GET", follow)))
         clients = [lambda: UnixConnection(daemon.socket), lambda: HTTPConnection("127.0.0.1", daemon.port, timeout=60)]
         with Load(clients, name) as load:
             long.start()
+            follower.start()
             for _ in range(2):
                 load.wait(100)
                 daemon.restart()
             load.wait(20)
         assert set(load.results) == {"ok"}, load.results
+        follower.join()
+        assert (followed[0].status, followed[0].json["Data"]) == (200, "")
         long.join()
         [answer] = outlasting
         assert (answer.status, answer.code) == (500, "ServiceException")

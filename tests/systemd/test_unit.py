@@ -258,6 +258,17 @@ def test_a_restart_loses_no_call() -> None:
     assert _room("keeper") != keeper
 
 
+def test_what_outlasts_drain_gets_the_documented_error() -> None:
+    command = ["sandboxd", "invoke", "probe", "--payload", '{"seconds": 250}']
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as call:
+        _until(lambda: "Busy" in _run("sandboxd", "ps"))
+        _systemctl("restart")
+        _, said = call.communicate(timeout=300)
+    assert (call.returncode, said) == (1, "sandboxd: The service stopped before the invocation ended.\n")
+    ended = _run("journalctl", "--no-pager", "-u", "sandboxd", "-b")
+    assert "Stopping timed out" not in ended and "timed out. Killing" not in ended
+
+
 @pytest.fixture
 def changed(tmp_path: Path) -> Path:
     """A checkout of another version."""
