@@ -168,7 +168,7 @@ def _filter(_: Config) -> Iterator[Check]:
     restore, ipset = tools["iptables-restore"], tools["ipset"]
     if restore and ipset:
         error = probes.in_child(lambda: probes.packet_filter(restore, ipset))
-        advice = "load ip_tables or nf_tables, ip_set, xt_set, nf_conntrack; or run as root"
+        advice = "load ip_tables or nf_tables, ip_set, xt_set, nf_conntrack, xt_connmark, xt_hashlimit; or run as root"
         yield _judge("packet filter", error is None, error or "sets and rules work in a namespace of their own", advice)
 
 

@@ -97,10 +97,25 @@ def packet_filter(iptables_restore: str, ipset: str) -> None:
     """The sets and rules of a router namespace, in a network namespace that ends with this process."""
     with _step("unshare network"):
         _unshare(CLONE_NEWNET)
-    _run([ipset, "restore"], "create probe hash:net,port\ncreate pairs hash:ip,port,net\n")
+    sets = [
+        "probe hash:net,port",
+        "pairs hash:ip,port,net",
+        "opened hash:ip,port,ip timeout 0",
+        "numbers hash:ip skbinfo",
+    ]
+    _run([ipset, "restore"], "".join(f"create {one}\n" for one in sets))
     rules = [
+        "*raw",
+        "-A PREROUTING -m addrtype ! --dst-type UNICAST -j DROP",
+        "COMMIT",
+        "*mangle",
+        "-A FORWARD -j SET --map-set numbers src --map-mark",
+        "-A FORWARD -j CONNMARK --restore-mark --nfmask 0 --ctmask 0xffffffff",
+        "COMMIT",
         "*filter",
         ":probe - [0:0]",
+        "-A probe -m connlimit --connlimit-above 1 --connlimit-mask 32 -j DROP",
+        "-A probe -m hashlimit --hashlimit-name probe --hashlimit-mode srcip --hashlimit-above 1/sec -j DROP",
         "-A probe -m set --match-set pairs src,dst,dst -j ACCEPT",
         "-A probe -m conntrack --ctstate ESTABLISHED -j ACCEPT",
         "COMMIT",

@@ -94,26 +94,28 @@ class Resolver:
         self._read_on()
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._allowance -= 1
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
-        self._read_on()
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._read_on()
 
     def _on_datagram(self) -> None:
+        self._allowance -= 1  # in any case: who provokes errors is not to be read without end either
         with contextlib.suppress(OSError):
             question, peer = self._udp.recvfrom(_MAX_QUESTION)
             self._begin(self._serve_datagram(question, peer))
+        self._read_on()
 
     def _on_connection(self) -> None:
+        self._allowance -= 1
         with contextlib.suppress(OSError):
             connection, _ = self._tcp.accept()
             connection.setblocking(False)
             self._begin(self._serve_connection(connection))
+        self._read_on()
 
     async def _serve_datagram(self, question: bytes, peer: Any) -> None:
         answer = await self.answer(question)

@@ -87,7 +87,12 @@ def names(server: NameServer, world: World) -> NameServer:
 
 @pytest.fixture(scope="module")
 def daemon(world: World, server: NameServer) -> Iterator[NetworkedDaemon]:
-    with NetworkedDaemon(world, **{"network.resolvers": [PUBLIC[0]]}) as made:
+    """One whose host's /etc/resolv.conf names the DNS server."""
+    made = NetworkedDaemon(world)
+    file = made.base / "resolv.conf"
+    file.write_text(f"nameserver {PUBLIC[0]}\n")
+    made.under = ["unshare", "-m", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(file)]
+    with made:
         made.deploy(packages.load("evaluate"), Timeout=60)
         yield made
         assert "Traceback" not in made.log(), made.log()
