@@ -20,6 +20,7 @@ from sandboxd.config import Config
 from tests.support import packages
 from tests.support.nameserver import NameServer
 from tests.support.network import HOST_PUBLIC, PUBLIC, Namespace, NetworkedDaemon, World, knock, open_ones
+from tests.support.places import TIME_FACTOR
 
 RULES = egress.router_rules(*host.router_addresses(Config())).splitlines()
 POLICIES = {
@@ -130,8 +131,8 @@ def _reaches_a_neighbour(daemon: Daemon) -> bool:
     address = _address(daemon, "whole")
     daemon.permit("private", f"{address}/32:8888")
     with ThreadPoolExecutor(1) as pool:
-        serving = pool.submit(daemon.invoke, "whole", {"serve": [address, 8888, 1.2]})
-        time.sleep(0.4)
+        serving = pool.submit(daemon.invoke, "whole", {"serve": [address, 8888, 1.2 * TIME_FACTOR]})
+        time.sleep(0.4 * TIME_FACTOR)
         knock(daemon, "private", ("udp", address, 8888))
         heard = serving.result().json
     daemon.permit("private", *POLICIES["private"])
@@ -158,8 +159,8 @@ def _talks_no_more(daemon: Daemon) -> bool:
 def _takes_over(daemon: Daemon) -> bool:
     """Whether a flow goes on when its address has become another environment's, which has another number."""
     with daemon.in_router() as router, ThreadPoolExecutor(1) as pool:
-        talking = pool.submit(_talk, daemon, 0.6)
-        time.sleep(0.3)
+        talking = pool.submit(_talk, daemon, 0.6 * TIME_FACTOR)
+        time.sleep(0.3 * TIME_FACTOR)
         (number,) = [row for row in router.run("ipset", "save", "numbers").splitlines() if row.startswith("add ")]
         router.run("ipset", "add", *number.split()[1:3], "skbmark", "0x77", "-exist")
         try:
