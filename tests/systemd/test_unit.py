@@ -64,7 +64,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def _run(*command: str) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done
     return done.stdout.strip()
 
@@ -294,7 +294,7 @@ def test_a_release_that_does_not_start_is_not_kept(changed: Path) -> None:
     service = changed / "sandboxd" / "service.py"
     service.write_text(service.read_text().replace("def main() -> None:\n", "def main() -> None:\n    sys.exit(1)\n"))
     version = _run("sandboxd", "--version")
-    done = subprocess.run([changed / "scripts" / "install"], capture_output=True, text=True, check=False, timeout=600)
+    done = subprocess.run([changed / "scripts" / "install"], capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 1
     assert "is in use again" in done.stderr
     assert _run("sandboxd", "--version") == version
