@@ -27,10 +27,12 @@ from pathlib import Path
 import prctl
 import uvloop
 
+from sandboxd import landlock
 from sandboxd.api import service_model
 from sandboxd.api.server import Api
 from sandboxd.config import Config
 from sandboxd.environment.logs import Logs
+from sandboxd.environment.upstream import RESOLV_CONF
 from sandboxd.errors import ApiError
 from sandboxd.http import Budget, HttpLimits, Server, serve
 from sandboxd.privsep.client import Client
@@ -71,6 +73,10 @@ def main() -> None:
     _set_limits()
     filter_ = make_filter(read_profile("sandboxd", _PROFILE))
     _drop_privilege(config.user)
+    if not landlock.restrict(_reachable(config)):
+        log.warning(
+            "this kernel has no Landlock: only the permissions of user %s keep the service's files", config.user
+        )
     filter_.load()
     uvloop.run(_serve(config, given))
 
@@ -81,6 +87,18 @@ def _set_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for kind in _UNUSED:
         resource.setrlimit(kind, (0, 0))
+
+
+def _reachable(config: Config) -> dict[str, int]:
+    """The files that the service has a use for; beneath all others it may not even look."""
+    reachable = {
+        str(config.service_dir): landlock.CHANGE,
+        str(config.images_dir): landlock.READ,
+        "/etc": landlock.READ,  # groups, and who is asked for names
+        "/dev/null": landlock.WRITE_FILE,
+    }
+    resolvers = os.path.dirname(os.path.realpath(RESOLV_CONF))
+    return reachable | ({resolvers: landlock.READ} if os.path.isdir(resolvers) else {})
 
 
 def _drop_privilege(user: str) -> None:

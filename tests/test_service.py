@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import mmap
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from sandboxd import landlock
 from sandboxd.seccomp import make_filter, read_profile
 from tests.support.daemon import Daemon
 from tests.support.patched import launcher
@@ -121,6 +123,16 @@ def test_the_living_service_is_behind_it(daemon: Daemon) -> None:
         assert re.search(rf"^Max {name} +0 +0 ", limits, re.MULTILINE), limits
 
 
+FILES: dict[str, Callable[[], object]] = {
+    "files of the system": lambda: open("/usr/lib/os-release").close(),
+    "the root directory": lambda: os.listdir("/"),
+    "other processes": lambda: open("/proc/1/status").close(),
+    "a file for everybody": lambda: os.open("/tmp/breach", os.O_WRONLY | os.O_CREAT),
+    "memory for everybody": lambda: os.open("/dev/shm/breach", os.O_WRONLY | os.O_CREAT),
+    "a device": lambda: open("/dev/zero", "rb").close(),
+}
+
+
 def breach(room: str, argument: str) -> None:
     """Run in each room before it begins: the service tries, once it serves, what a stranger in it would."""
     if room != "sandboxd.service":
@@ -131,9 +143,9 @@ def breach(room: str, argument: str) -> None:
 
     def tries(self: Api, request: object) -> object:
         Api.handle_unix = original  # type: ignore[method-assign]
-        for name in ("a program", "a process", "a user namespace", "a unix socket", "memory to execute"):
+        for name, attempt in (REFUSED | FILES).items():
             try:
-                REFUSED[name]()
+                attempt()
             except OSError as error:
                 print(f"breach: {name}: {errno.errorcode[error.errno]}", flush=True)
             else:
@@ -148,4 +160,45 @@ def test_a_stranger_in_the_service_gets_nowhere(fresh_daemon: Callable[[], Daemo
     daemon.launcher = launcher("tests.test_service:breach")
     daemon.start()
     tried = [line for line in daemon.log().splitlines() if line.startswith("breach: ")]
-    assert len(tried) == 5 and all(line.endswith((": EPERM", ": ENOSYS")) for line in tried), tried
+    assert len(tried) == len(REFUSED | FILES)
+    for line in tried:
+        _, name, reason = line.split(": ")
+        assert reason == "EACCES" if name in FILES else reason in ("EPERM", "ENOSYS", "EACCES"), line
+
+
+def test_the_files_that_are_left(tmp_path: Path) -> None:
+    """Beneath a directory what was named, and nothing beside it."""
+    for name in ("mine", "read", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+    child = os.fork()
+    if child == 0:
+        done = 1
+        try:
+            _libc.prctl(38, 1, 0, 0, 0)
+            mine, read, other = (str(tmp_path / name) for name in ("mine", "read", "other"))
+            assert landlock.restrict({mine: landlock.CHANGE, f"{read}/file": landlock.READ})
+            open(f"{mine}/new", "w").close()
+            os.rename(f"{mine}/new", f"{mine}/file")
+            os.mkdir(f"{mine}/directory")
+            os.rename(f"{mine}/directory", f"{mine}/moved")
+            os.rmdir(f"{mine}/moved")
+            open(f"{read}/file").close()
+            for path, flags in (
+                (f"{read}/file", os.O_WRONLY),
+                (f"{read}/new", os.O_CREAT),
+                (f"{other}/file", os.O_RDONLY),
+            ):
+                with contextlib.suppress(PermissionError):
+                    os.open(path, flags)
+                    os._exit(2)
+            with contextlib.suppress(PermissionError):
+                os.symlink("/", f"{mine}/link")
+                os._exit(3)
+            with contextlib.suppress(PermissionError):
+                socket.create_connection(("127.0.0.1", 1))
+                os._exit(4)
+            done = 0
+        finally:
+            os._exit(done)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
