@@ -63,6 +63,10 @@ def _spare_is_root(daemon: Daemon) -> bool:
     return any(process.uids().real < 1 << 30 for process in _spares(daemon))
 
 
+def _spare_receives_mounts(daemon: Daemon) -> bool:
+    return any(" master:" in Path(f"/proc/{process.pid}/mountinfo").read_text() for process in _spares(daemon))
+
+
 def _spare_holds_the_builders(daemon: Daemon) -> bool:
     return any(len(os.listdir(f"/proc/{process.pid}/fd")) > 6 for process in _spares(daemon))
 
@@ -188,14 +192,15 @@ STEPS: dict[str, Step] = {
     "builder's tree: one of its own": Step(fails_at="facts"),
     "AHEAD: private propagation": Step(
         "mounts of the builder's travel in (where its own tree lets them)",
-        inside("result = [line for line in open('/proc/self/mountinfo') if ' /proc/' in line and ' master:' in line]"),
+        _spare_receives_mounts,
         beside="apart from the builder's tree: mounts travel from it",
     ),
     "AHEAD: proc": Step(fails_at="mounts"),
     "proc: masks": Step("`/proc/cmdline` and `/proc/buddyinfo` are the host's", attack="read_buddyinfo"),
     "proc: facts of its own": Step("`/proc` tells the host's memory, load and switches", attack="boot_id"),
     "proc: facts read-only": Step(
-        "the mount that all environments share is writable", inside(_mount("/proc/sys", "ro"))
+        "the mount is writable; only the overlay's lack of an upper directory is left",
+        inside(_mount("/proc/sys", "ro")),
     ),
     "AHEAD: host name": Step("it is the host's name", attack="host_name"),
     "AHEAD: loopback": Step("the runtime cannot reach its Runtime API", _runtime_ends),
@@ -211,7 +216,9 @@ STEPS: dict[str, Step] = {
         "functions meet at the image's inodes: a neighbour's lock is seen", attack="lock_shared_with_a_neighbour"
     ),
     "code: an overlay of its own": Step("mountinfo tells where the host keeps the package", attack="paths_in_mounts"),
-    "dev: read-only": Step("the mount that all environments share is writable", attack="create_in_dev"),
+    "dev: read-only": Step(
+        "the mount is writable; only the overlay's lack of an upper directory is left", inside(_mount("/dev", "ro"))
+    ),
     "dev: the prepared one": Step("`/dev` shows the host's devices", attack="device_kmsg"),
     "tmp volume: nosuid, nodev": Step(
         "setuid files and device nodes would count", attack="tmp_allows_setuid_or_devices"
