@@ -224,15 +224,15 @@ def _make_directories(config: Config, account: pwd.struct_passwd) -> None:
     for directory, mode, owner in (
         (config.data_dir, 0o755, None),
         (config.images_dir, 0o755, None),
-        (config.code_dir, 0o700, None),
+        (config.code_dir, 0o750, (0, account.pw_gid)),  # the service compares what is there with what should be
         (config.run_dir, 0o755, None),
-        (config.service_dir, 0o700, account),
+        (config.service_dir, 0o700, (account.pw_uid, account.pw_gid)),
     ):
         try:
             directory.mkdir(mode=mode, parents=True, exist_ok=True)
             os.chmod(directory, mode)
             if owner is not None:
-                os.chown(directory, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
+                os.chown(directory, *owner, follow_symlinks=False)
         except OSError as error:
             raise StartFailed(f"cannot make {directory}: {error.strerror}") from error
 
