@@ -204,7 +204,7 @@ def test_a_hostile_service_with_manners(fuzz: Fuzz, door: Door) -> None:
             play(door, call, wanted)
         door.answered(wanted)
 
-    fuzz(body, st.lists(CALLS, min_size=1, max_size=3), shrink=False)
+    fuzz(body, st.lists(CALLS, min_size=1, max_size=2), shrink=False)
     door.send(m.Destroy(1))
     door.answered(Counter({("Destroyed", 1): 1}))
     assert door.builder.is_running()
