@@ -79,6 +79,14 @@ def _two_share_a_uid(daemon: Daemon) -> bool:
     return len({process.uids().real for process in runtimes}) < len(runtimes)
 
 
+def _works_while_idle(daemon: Daemon) -> bool:
+    code = "import builtins, threading, time\nbuiltins.ticks = []\ndef tick():\n    while True:\n"
+    code += "        ticks.append(1)\n        time.sleep(0.01)\nthreading.Thread(target=tick, daemon=True).start()"
+    _run(daemon, "evaluate", code)
+    time.sleep(1)
+    return bool(_run(daemon, "evaluate", "result = len(ticks) > 50"))
+
+
 def _door_is_shut(daemon: Daemon, place: tuple[str, int], **policy: object) -> bool:
     """Whether a function cannot connect to what its policy gives it, or not even start."""
     answer = daemon.admin("PUT", "/functions/other/policy", {"AllowEgress": []} | policy)
@@ -252,5 +260,6 @@ STEPS: dict[str, Step] = {
     ),
     "cgroup: memory": Step("a function of 128 MB holds 200 MB", inside(BOMB, "small")),
     "cgroup: pids": Step("a fork bomb goes beyond its limit", inside(FORK)),
+    "cgroup: freeze": Step("it works while nothing is asked of it", _works_while_idle),
     "cgroup: cpu": Step("7 % of a CPU come to an eighth and more", inside(SPIN, "small")),
 }
