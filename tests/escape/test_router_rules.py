@@ -6,6 +6,7 @@ The daemon runs in a World: network namespaces of the test's own.
 from __future__ import annotations
 
 import contextlib
+import socket
 import socketserver
 import subprocess
 import threading
@@ -36,10 +37,12 @@ FLOOD = f"""
 import select, socket
 kept, answered = [], 0
 for batch in range({FLOWS} // 50):
-    new = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(50)]
+    new = [socket.socket(socket.AF_INET, event["kind"]) for _ in range(50)]
     for one in new:
-        one.connect(("203.0.113.5", 80))
-        one.send(b"x")
+        one.setblocking(False)
+        one.connect_ex(("203.0.113.5", 80))
+        if event["kind"] == socket.SOCK_DGRAM:
+            one.send(b"x")
     while new and (ready := select.select(new, [], [], 0.1)[0]):
         answered += len(ready)
         new = [one for one in new if one not in ready]
@@ -114,6 +117,10 @@ def _shuts(function: str, *places: tuple[str, str, int]) -> Look:
     return lambda daemon: not open_ones(knock(daemon, function, *places))
 
 
+def _floods(kind: socket.SocketKind) -> Look:
+    return lambda daemon: bool(daemon.call("flood", {"code": FLOOD, "kind": kind}))
+
+
 def _is_silent(daemon: Daemon) -> bool:
     return knock(daemon, "exact", ("tcp", "8.8.8.8", 81)) == {"tcp 8.8.8.8 81": "silence"}
 
@@ -180,7 +187,7 @@ SEEN: dict[str, tuple[Look, tuple[str, ...]]] = {
     "-j CONNMARK --restore-mark": (_talks_no_more, ()),
     "-i uplink -m conntrack": (_shuts("exact", EXACT), ()),
     "! -o uplink -j DROP": (_reaches_a_neighbour, ()),
-    "connlimit": (lambda daemon: bool(daemon.call("flood", {"code": FLOOD})), ("hashlimit",)),
+    "connlimit": (_floods(socket.SOCK_DGRAM), ("hashlimit",)),
     "-p tcp -j decide": (_shuts("exact", EXACT), ()),
     "-p udp -j decide": (_shuts("exact", ("udp", "8.8.8.8", 80)), ()),
     "-j REJECT": (_is_silent, ()),
@@ -192,7 +199,7 @@ SEEN: dict[str, tuple[Look, tuple[str, ...]]] = {
     "anywhere src -g": (_shuts("whole", WIDE), ()),
     "opened src,dst,dst -g": (_talks_no_more, ()),
     "--mark 0 -j ACCEPT": (_talks_no_more, ()),
-    "hashlimit": (lambda daemon: bool(daemon.call("flood", {"code": FLOOD})), ("connlimit",)),
+    "hashlimit": (_floods(socket.SOCK_STREAM), ("connlimit",)),
     "-A slowly -j ACCEPT": (_shuts("exact", EXACT), ()),
     "exact src,dst,dst -j SNAT": (_shuts("exact", ("tcp", HOST_PUBLIC, 80)), ()),
     "-o uplink -j SNAT": (_shuts("wide", WIDE), ()),
