@@ -172,7 +172,7 @@ class Server:
 
     def _answer_bind(self, message: Bind, environ: int) -> None:
         number = message.spec.environment_id
-        if number in self._environments:
+        if number in self._environments or number in self._released:  # the router, too, knows it by its number
             raise ProtocolViolation(f"environment {number} exists")
         limits, spec = self._config.limits, message.spec
         if spec.memory_mb > limits.memory_mb_max or spec.tmp_mb > limits.ephemeral_storage_mb_max:

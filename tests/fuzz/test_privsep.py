@@ -213,6 +213,47 @@ def test_a_hostile_service_with_manners(fuzz: Fuzz, door: Door) -> None:
     assert "Traceback" not in door.daemon.log(), door.daemon.log()
 
 
+def test_mutated_messages_that_are_well_formed(fuzz: Fuzz, door: Door) -> None:
+    """Whatever bytes come to, if they come to a message, it is answered."""
+    played: Counter[str] = Counter()
+
+    def body(datagram: bytes) -> None:
+        try:
+            kind = m.REQUESTS[datagram[0]] if datagram[:1] else m.Bind
+            message = m.decode(m.REQUESTS, datagram, kind.DESCRIPTORS.start)
+        except (ProtocolViolation, KeyError):
+            return
+        played[kind.__name__] += 1
+        match message:
+            case m.Bind(spec):
+                number = next(door.numbers)
+                with file_of(b"A=1\0", seal=True) as environ:
+                    door.send(m.Bind(replace(spec, environment_id=number)), environ)
+                door.answered(Counter({("Bound", number): 1}))
+                door.send(m.Destroy(number))
+                door.answered(Counter({("Destroyed", number): 1}))
+            case m.Unpack(number, _, size, entries):
+                if size <= 1 << 24 and entries <= 1000:  # else it is beyond the limits, which ends the generation
+                    with file_of(PACKAGE) as package:
+                        door.send(datagram, package)
+                    door.answered(Counter({("Unpacked", number): 1}))
+            case m.OpenAddresses(number):
+                door.send(datagram)
+                door.answered(Counter({("AddressesOpened", number): 1}))
+            case m.Destroy(number):
+                door.send(datagram)
+                door.answered(Counter({("Destroyed", number): 1}))
+            case m.WarmImage():
+                with file_of(b"", seal=True) as environ:
+                    door.send(datagram, environ)
+            case _:
+                door.send(datagram)
+
+    fuzz(body, mutated(m.REQUESTS), share=0.3, shrink=False)
+    assert len(played) == len(m.REQUESTS), played
+    assert door.builder.is_running() and "Traceback" not in door.daemon.log(), door.daemon.log()
+
+
 def image(daemon: Daemon) -> bytes:
     return bytes.fromhex(json.loads((daemon.data_dir / "images" / "python3.13.json").read_text())["digest"])
 
@@ -309,6 +350,21 @@ def test_an_ill_formed_message_ends_the_generation(door: Door, descriptors: Call
     door.send(datagram, *map(descriptors, kinds))
     ends(door)
     assert keeper.num_fds() == held
+
+
+def test_an_environments_number_is_free_when_the_router_has_let_go(door: Door) -> None:
+    """Bind, destroy and bind again what has a link: in time, or as the end of the generation."""
+    linked = replace(SPEC, image_digest=image(door.daemon), egress=(EgressRule(IPv4Network("192.0.2.0/24"), 1, 9),))
+    for _ in range(20):
+        with file_of(b"A=1\0", seal=True) as environ:
+            door.send(m.Bind(linked), environ)
+        door.send(m.Destroy(SPEC.environment_id))
+        while (answer := door.receive()) != m.Destroyed(SPEC.environment_id):
+            if answer is None:
+                door.channel.close()
+                door.renew()
+                break
+    assert "Traceback" not in door.daemon.log(), door.daemon.log()
 
 
 def test_the_same_environment_twice_ends_the_generation(door: Door) -> None:
