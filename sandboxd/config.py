@@ -119,10 +119,17 @@ def _network(value: Any) -> IPv4Network:
 
 
 def _addresses(value: Any) -> tuple[str, ...]:
+    texts = value.split() if isinstance(value, str) else value
+    if not isinstance(texts, list) or not all(isinstance(text, str) and _is_address(text) for text in texts):
+        raise ValueError("IP addresses, as a list or as a text with spaces between them")
+    return tuple(texts)
+
+
+def _is_address(text: str) -> bool:
     try:
-        return tuple(str(ip_address(text)) for text in (value.split() if isinstance(value, str) else value))
-    except (TypeError, ValueError):
-        raise ValueError("IP addresses, as a list or a text with spaces between") from None
+        return bool(ip_address(text))
+    except ValueError:
+        return False
 
 
 def _positive(value: Any) -> int:

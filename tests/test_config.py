@@ -34,6 +34,9 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("api.auth", '"none"', "api_auth", "none"),
     ("network.pool", '"10.0.0.0/8"', "network_pool", IPv4Network("10.0.0.0/8")),
     ("network.pool", '"192.168.7.0/24"', "network_pool", IPv4Network("192.168.7.0/24")),
+    ("network.resolvers", "[]", "resolvers", ()),
+    ("network.resolvers", '["10.0.0.2", "::1"]', "resolvers", ("10.0.0.2", "::1")),
+    ("network.resolvers", '"10.0.0.2 ::1"', "resolvers", ("10.0.0.2", "::1")),
     ("limits.profile", '"classic"', "limits", PROFILES["classic"]),
     ("limits.profile", '"current"', "limits", PROFILES["current"]),
 ]
@@ -73,6 +76,10 @@ BAD: list[tuple[str, str]] = [
     ("network.pool", '"10.0.0.1/16"'),
     ("network.pool", '"fd00::/64"'),
     ("network.pool", "10"),
+    ("network.resolvers", '"example.org"'),
+    ("network.resolvers", '["1.1.1.1:53"]'),
+    ("network.resolvers", "[1]"),
+    ("network.resolvers", "10"),
     ("limits.profile", '"old"'),
     ("limits.profile", "1"),
 ]
