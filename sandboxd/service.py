@@ -94,6 +94,7 @@ def _reachable(config: Config) -> dict[str, int]:
     reachable = {
         str(config.service_dir): landlock.CHANGE,
         str(config.images_dir): landlock.READ,
+        str(config.code_dir): landlock.READ_DIR,  # which packages are there, to remove what no function is made from
         "/etc": landlock.READ,  # groups, and who is asked for names
         "/dev/null": landlock.WRITE_FILE,
     }
