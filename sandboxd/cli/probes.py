@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 # Names and values as in the kernel's headers; these system calls have one number on every architecture.
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
-CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x10000000, 0x20000000, 0x40000000
+CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET, CLONE_NEWTIME = 0x10000000, 0x20000000, 0x40000000, 0x80
 MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REC, MS_PRIVATE = 2, 4, 8, 0x4000, 1 << 18
 AT_FDCWD, AT_EMPTY_PATH = -100, 0x1000
 OPEN_TREE_CLONE, OPEN_TREE_CLOEXEC, MOVE_MOUNT_F_EMPTY_PATH, MOUNT_ATTR_RDONLY = 1, os.O_CLOEXEC, 4, 1
@@ -21,7 +21,14 @@ RESOLVE_NO_SYMLINKS = 4
 SYS_open_tree, SYS_move_mount, SYS_openat2, SYS_mount_setattr = 428, 429, 437, 442
 
 ALL_NAMESPACES = (
-    CLONE_NEWUSER | CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP
+    CLONE_NEWUSER
+    | CLONE_NEWNS
+    | CLONE_NEWPID
+    | CLONE_NEWNET
+    | CLONE_NEWIPC
+    | CLONE_NEWUTS
+    | CLONE_NEWCGROUP
+    | CLONE_NEWTIME
 )
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -53,7 +60,7 @@ def in_child(probe: Callable[[], None]) -> str | None:
 
 
 def namespaces() -> None:
-    """All seven kinds at once, as for a sandbox, then the user namespace within."""
+    """All eight kinds at once, as for a sandbox, then the user namespace within."""
     _enter_namespaces()
     with _step("a user namespace within a user namespace"):
         _unshare(CLONE_NEWUSER)
