@@ -36,6 +36,7 @@ class Config:
     keep_alive: float = 45 * 60
     eviction: str = "greedy-dual"  # which idle environments go first when memory is wanted
     memory: int = 0  # MB that environments may hold before idle ones go; 0: half of the machine's
+    disk_floor: int = 512  # MB that stay free on the disk of data_dir: below, no environment is made
     drain: float = 30
     api_listen: tuple[str, int] = ("127.0.0.1", 8470)
     api_auth: str = "sigv4"
@@ -159,6 +160,7 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "keep_alive": ("keep_alive", _seconds(0, 86_400)),
     "eviction": ("eviction", _matching("greedy-dual|oldest-first", '"greedy-dual" or "oldest-first"')),
     "memory": ("memory", _positive),
+    "disk_floor": ("disk_floor", _positive),
     "drain": ("drain", _seconds(0, 900)),
     "api.listen": ("api_listen", _listen),
     "api.auth": ("api_auth", _matching(r"sigv4|none", '"sigv4" or "none"')),

@@ -30,6 +30,8 @@ _BIG_READ = 32 * 1024  # who sends faster than it is read would otherwise be rea
 _MAX_PIPELINED = 32  # requests in one read; no client of AWS's sends a second before the first is answered
 _UNREAD = 64 * 1024  # bytes of answers that a client may leave unread while it asks for more
 _FIELD_COST = 32  # bytes that a header counts beyond its own (RFC 9113, 6.5.2): a million empty ones are not small
+_FREE_HEADER = 16 * 1024  # bytes of a header that are no matter for the budget
+_EARLY = 64 * 1024  # a body above this is judged by its head; a smaller one costs less than a new connection
 _MAX_HEADER_PIECES = 1024  # the parser copies a header's beginning with every further piece of it
 _LINGER_SECONDS = 5.0  # how long a refused peer has to finish what it sends and read the answer
 
@@ -94,6 +96,7 @@ class HttpLimits:
 Handler = Callable[[Request], Response | asyncio.Future[Response] | Coroutine[Any, Any, Response]]
 Refusal = Callable[[int, str], Response]
 Oversized = Callable[[Request], Response]
+Admission = Callable[[Request], Response | None]
 
 
 def plain_refusal(status: int, reason: str) -> Response:
@@ -105,10 +108,10 @@ class HttpProtocol(asyncio.Protocol):
     """One connection. Requests are handled one after another, in order; reading pauses while one is handled."""
 
     __slots__ = (
-        "_body", "_budget", "_buffered", "_chunks", "_closing", "_connections", "_deadline", "_discarded", "_handler",
-        "_header_begun", "_header_bytes", "_header_pieces", "_header_unparsed", "_headers", "_idle", "_in_header",
-        "_limits", "_loop", "_messages", "_oversized", "_parser", "_pending", "_refusal", "_refused", "_size",
-        "_target", "_task", "_timer", "_transport",
+        "_admission", "_body", "_budget", "_buffered", "_chunks", "_closing", "_connections", "_deadline",
+        "_discarded", "_handler", "_header_begun", "_header_bytes", "_header_charged", "_header_pieces",
+        "_header_unparsed", "_headers", "_idle", "_in_header", "_limits", "_loop", "_messages", "_oversized",
+        "_parser", "_pending", "_refusal", "_refused", "_size", "_target", "_task", "_timer", "_transport",
     )  # fmt: skip
 
     def __init__(
@@ -119,13 +122,14 @@ class HttpProtocol(asyncio.Protocol):
         connections: set[HttpProtocol],
         refusal: Refusal = plain_refusal,
         oversized: Oversized | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self._handler, self._limits, self._budget, self._refusal = handler, limits, budget, refusal
-        self._oversized, self._connections = oversized, connections
+        self._oversized, self._admission, self._connections = oversized, admission, connections
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
-        self._pending: deque[tuple[Request, bool]] = deque()
+        self._pending: deque[tuple[Request, bool, int]] = deque()
         self._task: asyncio.Future[Response] | None = None
         self._buffered = self._discarded = 0
         self._closing = self._refused = self._in_header = self._header_begun = False
@@ -135,7 +139,8 @@ class HttpProtocol(asyncio.Protocol):
     def _reset(self) -> None:
         self._target = b""
         self._headers: dict[str, str] = {}
-        self._header_bytes = self._header_unparsed = self._header_pieces = self._size = self._chunks = 0
+        self._header_bytes = self._header_unparsed = self._header_pieces = self._header_charged = 0
+        self._size = self._chunks = 0
         self._body: list[bytes | bytearray] = []
 
     # asyncio.Protocol
@@ -187,6 +192,8 @@ class HttpProtocol(asyncio.Protocol):
             self._header_unparsed += len(data)
             if self._header_unparsed > self._limits.header or self._header_pieces > _MAX_HEADER_PIECES:
                 self._refuse(431, f"headers are larger than {self._limits.header} bytes or in too many pieces")
+            else:
+                self._charge_header(self._header_unparsed)
 
     def _read_on(self) -> None:
         if len(self._pending) < 2 and not self._transport.is_closing():
@@ -225,6 +232,19 @@ class HttpProtocol(asyncio.Protocol):
         self._header_bytes += count
         if self._header_bytes > self._limits.header:
             self._refuse(431, f"request line and headers are larger than {self._limits.header} bytes")
+        elif self._header_bytes > _FREE_HEADER:
+            self._charge_header(self._header_bytes)
+
+    def _charge_header(self, held: int) -> None:
+        """Take what a header holds by now from the budget: its request may wait for an answer for long."""
+        more = held - _FREE_HEADER - self._header_charged
+        if more <= 0 or self._refused:
+            return
+        if self._budget.take(more):
+            self._header_charged += more
+            self._buffered += more
+        else:
+            self._refuse(503, "too many bytes of requests are waiting")
 
     def on_headers_complete(self) -> None:
         self._in_header = False
@@ -236,8 +256,18 @@ class HttpProtocol(asyncio.Protocol):
         length = self._headers.get("content-length", "0")
         if not length.isdigit() or int(length) > self._limits.body:
             self._refuse_body(f"body of {length} bytes is larger than {self._limits.body}")
+        elif (int(length) > _EARLY or "transfer-encoding" in self._headers) and (refused := self._judge_head()):
+            self._refuse(refused.status, "", refused)
         elif self._headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _judge_head(self) -> Response | None:
+        """The refusal of a request that is known by its head, before its body is read."""
+        return self._admission(self._head()) if self._admission is not None and not self._pending else None
+
+    def _head(self) -> Request:
+        method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
+        return Request(method, target, self._headers, b"", self._transport)
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
@@ -274,7 +304,7 @@ class HttpProtocol(asyncio.Protocol):
             self._body[0] if len(self._body) == 1 else b"".join(self._body),  # type: ignore[arg-type]
             self._transport,
         )
-        self._pending.append((request, self._parser.should_keep_alive()))
+        self._pending.append((request, self._parser.should_keep_alive(), self._header_charged))
         self._reset()
         if self._task is None and len(self._pending) == 1:
             self._handle_next()
@@ -284,7 +314,7 @@ class HttpProtocol(asyncio.Protocol):
     # answering
 
     def _handle_next(self) -> None:
-        request, _ = self._pending[0]
+        request = self._pending[0][0]
         try:
             answer = self._handler(request)
         except Exception:
@@ -309,9 +339,10 @@ class HttpProtocol(asyncio.Protocol):
     def _answer(self, response: Response) -> None:
         if not self._pending or self._transport.is_closing():
             return
-        request, keep_alive = self._pending.popleft()
-        self._budget.give_back(len(request.body))
-        self._buffered -= len(request.body)
+        request, keep_alive, header_charged = self._pending.popleft()
+        held = len(request.body) + header_charged
+        self._budget.give_back(held)
+        self._buffered -= held
         keep_alive = keep_alive and not self._closing
         self._write(response, keep_alive, request.method)
         if not keep_alive:
@@ -342,8 +373,7 @@ class HttpProtocol(asyncio.Protocol):
     def _refuse_body(self, reason: str) -> None:
         answer = None
         if self._oversized is not None and not self._pending:
-            method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
-            answer = self._oversized(Request(method, target, self._headers, b"", self._transport))
+            answer = self._oversized(self._head())
         self._refuse(413, reason, answer)
 
     def _refuse(self, status: int, reason: str, answer: Response | None = None) -> None:
@@ -410,12 +440,14 @@ async def serve(
     refusal: Refusal = plain_refusal,
     backlog: int = 128,
     oversized: Oversized | None = None,
+    admission: Admission | None = None,
 ) -> Server:
     """Serve a listening socket (TCP or unix) that is already bound, and own it from now on.
 
-    `oversized` answers a request whose body breaks the limit, from its head alone, before the rest is dropped.
+    `oversized` answers a request whose body breaks the limit, from its head alone, before the rest is dropped;
+    `admission` refuses, by its head alone, a request whose body is large or of unknown length, where it can.
     """
     connections: set[HttpProtocol] = set()
-    factory = functools.partial(HttpProtocol, handler, limits, budget, connections, refusal, oversized)
+    factory = functools.partial(HttpProtocol, handler, limits, budget, connections, refusal, oversized, admission)
     server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=backlog)
     return Server(server, connections)

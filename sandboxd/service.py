@@ -149,9 +149,10 @@ async def _serve(config: Config, given: Inheritance) -> None:
     strangers = Budget(_BODY_BUDGET // 2, whole=budget)
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     limits = HttpLimits(body=api.body_limit, discard=2 * api.body_limit, connections=descriptors // 4)
+    doors = ((given.tcp, api.handle_tcp, api.admit_tcp), (given.unix, api.handle_unix, None))
     servers = [
-        await serve(socket.socket(fileno=fd), handler, limits, strangers, api.refuse, _BACKLOG, api.oversized)
-        for fd, handler in ((given.tcp, api.handle_tcp), (given.unix, api.handle_unix))
+        await serve(socket.socket(fileno=fd), handler, limits, strangers, api.refuse, _BACKLOG, api.oversized, admit)
+        for fd, handler, admit in doors
     ]
     loop.add_signal_handler(signal.SIGTERM, end, "stop")
     os.set_blocking(given.beats, False)

@@ -137,6 +137,15 @@ class Api:
             error = ApiError(code, reason, status, fault=fault)
         return self._errors.response(error, new_request_id())
 
+    def admit_tcp(self, request: Request) -> Response | None:
+        """The refusal of a request, known by its head alone, whose large body could not change it."""
+        try:
+            if self._config.api_auth != "none":
+                self._verifier.check_head(request.headers)
+        except ApiError as error:
+            return self._errors.response(error, new_request_id())
+        return None
+
     def oversized(self, request: Request) -> Response:
         """The answer to a request, known by its head alone, whose body is larger than `body_limit`."""
         if invoke_target(request.method, request.target):

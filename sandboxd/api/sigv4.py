@@ -43,6 +43,25 @@ class Verifier:
 
         `payload_hash` is the SHA-256 of the body in hex.
         """
+        key_id, secret, scope, timestamp, signed_names, signature = self.check_head(headers)
+        self._check_coverage(headers, signed_names, payload_hash)
+        canonical = _canonical_request(method, target, headers, signed_names, payload_hash)
+        digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
+        signed = f"{_ALGORITHM}\n{timestamp}\n{'/'.join(scope)}\n{digest}"
+        expected = hmac.digest(self._signing_key(secret, scope[0]), signed.encode("latin-1"), "sha256").hex()
+        if not hmac.compare_digest(expected.encode(), signature.encode("latin-1")):
+            raise _invalid(
+                "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
+                "Access Key and signing method. Consult the service documentation for details."
+            )
+        return key_id
+
+    def check_head(self, headers: Mapping[str, str]) -> tuple[str, str, list[str], str, list[str], str]:
+        """What can be judged before the body is there: that a known key signed lately, and for this service.
+
+        The key's id and secret, the scope, the timestamp, the signed headers' names and the signature, which is not
+        checked. Raises ApiError.
+        """
         authorization = headers.get("authorization")
         if authorization is None:
             raise ApiError("MissingAuthenticationTokenException", "Missing Authentication Token", 403)
@@ -57,18 +76,7 @@ class Verifier:
         timestamp = _timestamp(headers)
         self._check_scope(parts[1:], timestamp)
         self._check_clock(timestamp)
-        self._check_coverage(headers, signed_names, payload_hash)
-        canonical = _canonical_request(method, target, headers, signed_names, payload_hash)
-        scope = credential[len(parts[0]) + 1 :]
-        digest = hashlib.sha256(canonical.encode("latin-1")).hexdigest()
-        signed = f"{_ALGORITHM}\n{timestamp}\n{scope}\n{digest}"
-        expected = hmac.digest(self._signing_key(secret, parts[1]), signed.encode("latin-1"), "sha256").hex()
-        if not hmac.compare_digest(expected.encode(), signature.encode("latin-1")):
-            raise _invalid(
-                "The request signature we calculated does not match the signature you provided. Check your AWS Secret "
-                "Access Key and signing method. Consult the service documentation for details."
-            )
-        return parts[0]
+        return parts[0], secret, parts[1:], timestamp, signed_names, signature
 
     def _check_scope(self, scope: list[str], timestamp: str) -> None:
         date, region, service, terminator = scope

@@ -20,6 +20,8 @@ CPU_PERIOD_US = 100_000
 NOTE = "trusted.sandboxd"
 INIT_CPU_QUOTA = 1000  # 1/1000 of a CPU: while a runtime starts, every environment has one whole CPU, as on AWS
 _TCP_BUFFERS = 32 * 1024 * 1024
+# All functions together weigh half of what one process beside them does, so that the rooms come first.
+_ALL_WEIGHT, _ALL_SHARES = "50", "512"
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -126,6 +128,8 @@ class Cgroups:
             self._open_base(mount, instance)
             self._where[controller], self.v2[controller] = mount.path, mount.unified
         self._open_base(unified, instance)
+        weight = ("cpu.weight", _ALL_WEIGHT) if self.v2["cpu"] else ("cpu.shares", _ALL_SHARES)
+        _set(self._bases[self._where["cpu"]], *weight)
         self._unified = unified.path
 
     def _open_base(self, mount: Mount, instance: str) -> None:

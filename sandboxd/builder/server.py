@@ -428,7 +428,7 @@ def main() -> NoReturn:
         leftovers.remove(config, keep_generation=generation)
         cgroups = Cgroups(config.instance)
         router = Router(config)
-        volumes = Volumes(str(config.data_dir / "volumes"))
+        volumes = Volumes(str(config.data_dir / "volumes"), config.disk_floor)
         program = seccomp.compile_profile(seccomp.profile())
         extractor = seccomp.compile_profile(seccomp.profile(seccomp.EXTRACTOR_PROFILE))
         code_directory = code.open_directory(str(config.code_dir))

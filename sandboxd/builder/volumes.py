@@ -31,9 +31,10 @@ _BLOCK = 4096
 
 
 class Volumes:
-    """Makes volumes below one directory of the host, held by descriptor."""
+    """Makes volumes below one directory of the host, held by descriptor, while its disk has `floor_mb` MB free."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, floor_mb: int) -> None:
+        self._floor = floor_mb * MIB
         os.makedirs(directory, 0o700, exist_ok=True)
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._templates: dict[int, list[tuple[int, bytes]]] = {}
@@ -51,7 +52,10 @@ class Volumes:
         self._control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
 
     def make(self, size_mb: int, owner: int) -> int:
-        """A detached mount of a new, empty volume whose root belongs to `owner`."""
+        """A detached mount of a new, empty volume whose root belongs to `owner`. Raises StepFailed, OSError."""
+        disk = os.fstatvfs(self._directory)
+        if disk.f_bavail * disk.f_frsize < self._floor:  # a volume is sparse: those that exist still grow
+            raise StepFailed("tmp volume", errno.ENOSPC, f"less than {self._floor // MIB} MB are free (disk_floor)")
         image = os.open(".", os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=self._directory)
         try:
             os.ftruncate(image, size_mb * MIB)

@@ -231,9 +231,9 @@ def _space(config: Config) -> Iterator[Check]:
     yield Check("memory", status, f"{available} MB available", "" if status == "ok" else "free some: 1 GB is little")
     place = next(p for p in (config.data_dir, *config.data_dir.parents) if p.exists())
     free = shutil.disk_usage(place).free // MIB
-    status = "fail" if free < 512 else "warn" if free < 4096 else "ok"
+    status = "fail" if free < config.disk_floor else "warn" if free < 4096 + config.disk_floor else "ok"
     advice = "" if status == "ok" else "free some: an image takes 110 MB, each environment up to the size of its /tmp"
-    yield Check("disk", status, f"{free} MB free at {place}", advice)
+    yield Check("disk", status, f"{free} MB free at {place}; disk_floor is {config.disk_floor} MB", advice)
 
 
 def _door(config: Config) -> Iterator[Check]:

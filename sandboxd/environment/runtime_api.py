@@ -112,8 +112,10 @@ class RuntimeApi:
             half_close=False,
         )  # fmt: skip
         sock = socket.socket(fileno=listening)
-        own = Budget(self._max_body + 64 * 1024, whole=budget)
-        return await serve(sock, self.handle, limits, own, _refusal, backlog=_BACKLOG, oversized=self._oversized)
+        own = Budget(self._max_body + _HEADER_BYTES, whole=budget)
+        return await serve(
+            sock, self.handle, limits, own, _refusal, _BACKLOG, oversized=self._oversized, admission=self._refused
+        )
 
     @property
     def waiting(self) -> bool:
@@ -157,11 +159,25 @@ class RuntimeApi:
         self._listener.runtime_asked()
         return waiting
 
-    def _answer(self, request_id: str, is_error: bool, request: Request, too_large: bool = False) -> Response:
+    def _refused(self, request: Request) -> Response | None:
+        """The refusal of a request whose body need not be read: one that is out of turn whatever it says."""
+        path = request.target.partition("?")[0]
+        if match := _ANSWER.fullmatch(path):
+            return self._out_of_order(match[1], match[2] == "error")
+        if path == _INIT_ERROR:
+            return None if self._turn is Turn.STARTED else self._out_of_turn(Turn.INIT_ERROR.value)
+        return _not_allowed("GET") if path == _NEXT and request.method != "GET" else None
+
+    def _out_of_order(self, request_id: str, is_error: bool) -> Response | None:
         if not self._request_id or request_id != self._request_id:
             return _error(400, "InvalidRequestID", "Invalid request ID")
         if self._turn is not Turn.RUNNING:
             return self._out_of_turn("InvocationErrorResponse" if is_error else "InvocationResponse")
+        return None
+
+    def _answer(self, request_id: str, is_error: bool, request: Request, too_large: bool = False) -> Response:
+        if refused := self._out_of_order(request_id, is_error):
+            return refused
         if request.headers.get("lambda-runtime-function-response-mode", "streaming") != "streaming":
             return _error(400, "InvalidFunctionResponseMode", "Invalid function response mode")
         self._turn = Turn.ANSWERED

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sandboxd.builder.volumes import MIB, TEMPLATE_MB, Volumes
+from sandboxd.errors import StepFailed
 
 OWNER = 1_999_000_003
 
@@ -20,7 +21,7 @@ def _our_loops(directory: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def volumes(tmp_path_factory):
     directory = tmp_path_factory.mktemp("volumes")
-    volumes = Volumes(str(directory))
+    volumes = Volumes(str(directory), 1)
     yield volumes, directory
     volumes.close()
 
@@ -44,6 +45,14 @@ def test_a_volume_has_its_size_and_owner_and_leaves_nothing(volumes, size: int) 
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert os.listdir(directory) == []
+
+
+def test_no_volume_is_made_below_the_floor(tmp_path: Path) -> None:
+    disk = os.statvfs(tmp_path)
+    maker = Volumes(str(tmp_path), disk.f_blocks * disk.f_frsize // MIB + 1)
+    with pytest.raises(StepFailed, match="disk_floor"):
+        maker.make(TEMPLATE_MB, OWNER)
+    maker.close()
 
 
 def test_two_volumes_are_two(volumes) -> None:
