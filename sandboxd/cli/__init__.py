@@ -26,6 +26,7 @@ COMMANDS = {
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
     "simulate": ("sandboxd.cli.simulate", "Replay a trace through the scheduler and compare eviction policies."),
     "gc": ("sandboxd.cli.gc", "Remove what a dead daemon left behind."),
+    "uninstall": ("sandboxd.cli.uninstall", "Stop the daemon and remove every trace of it."),
 }
 
 EXIT_CODES = """\b
