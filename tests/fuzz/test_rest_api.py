@@ -372,7 +372,7 @@ def means_the_same(rows: list[tuple[str, str]], good: dict[str, str]) -> bool:
 def authorization(text: str) -> dict[str, str]:
     """The fields of an Authorization header."""
     algorithm, _, rest = text.partition(" ")
-    return {"": algorithm} | dict(part.strip().partition("=")[::2] for part in rest.split(","))
+    return {"(algorithm)": algorithm} | dict(part.strip().partition("=")[::2] for part in rest.split(","))
 
 
 def test_signatures(fuzz: Fuzz, target: Target) -> None:
