@@ -122,12 +122,13 @@ class FunctionsApi:
         after = _read_marker(call.members.get("Marker", ""))
         count = min(call.members.get("MaxItems", _PAGE), _PAGE)
         here = call.members.get("MasterRegion", "ALL") in ("ALL", self._names.region)
-        rest = [version for version in self._store.functions.all() if version.name > after] if here else []
         qualified = call.members.get("FunctionVersion") == "ALL"
+        functions = self._store.functions.every_version() if qualified else self._store.functions.all()
+        rest = [version for version in functions if _position(version) > after] if here else []
         page = [self._configurations.describe(v, qualified=qualified, listed=True) for v in rest[:count]]
         answer: dict[str, Any] = {"Functions": page}
         if len(rest) > count:
-            answer["NextMarker"] = base64.urlsafe_b64encode(rest[count - 1].name.encode()).decode()
+            answer["NextMarker"] = _marker(rest[count - 1])
         return Result(200, answer)
 
     async def update_function_code(self, call: Call) -> Result:
@@ -180,18 +181,65 @@ class FunctionsApi:
         if qualifier and "$" not in qualifier and not qualifier.isdigit():
             raise invalid_parameter("Deletion of aliases is not currently supported.")
         await self._wait_for_change(name)
-        version = self._store.functions.described(name)
-        if version is None:
-            raise function_not_found(self._names.arn(name))
+        self._existing(name)
+        version = self._store.functions.described(name, qualifier)
+        if version is None:  # AWS says of no version that it is not there
+            return Result(204)
+        gone = [version] if qualifier else self._store.functions.versions(name)
+        self._begin_change(name)
+        try:
+            await (self._store.functions.withdraw(version) if qualifier else self._store.functions.delete(name))
+        finally:
+            self._end_change(name)
+        for one in gone:
+            self._reclaimer.retire(one)
         if not qualifier:
-            self._begin_change(name)
-            try:
-                await self._store.functions.delete(name)
-            finally:
-                self._end_change(name)
-            self._reclaimer.retire(version)
             self._logs.forget(name)
         return Result(204)
+
+    async def publish_version(self, call: Call) -> Result:
+        """PublishVersion. Where nothing changed since the last version was published, that one is the answer."""
+        members = call.members
+        latest = self._find_to_change(members, "PublishVersion")
+        self._configurations.check({name: members[name] for name in ("PublishTo",) if name in members})
+        digest = base64.b64encode(bytes.fromhex(latest.code_digest)).decode()
+        if members.get("CodeSha256", digest) != digest:
+            raise invalid_parameter(
+                f"CodeSHA256 ({members['CodeSha256']}) is different from current CodeSHA256 in $LATEST ({digest}). "
+                "Please try again with the CodeSHA256 in $LATEST."
+            )
+        if latest.state != "Active":
+            raise in_state(latest.state)
+        published = self._store.functions.versions(latest.name)[-1]
+        if published.published_from != latest.revision_id:
+            number = latest.last_published + 1
+            published = replace(
+                latest,
+                version=str(number),
+                description=members.get("Description", latest.description),
+                revision_id=new_revision(),
+                published_from=latest.revision_id,
+                extra=(),
+            )
+            self._begin_change(latest.name)
+            try:
+                await self._store.functions.publish(replace(latest, last_published=number), published)
+            finally:
+                self._end_change(latest.name)
+        return Result(201, self._configurations.describe(published, qualified=True))
+
+    async def list_versions_by_function(self, call: Call) -> Result:
+        """ListVersionsByFunction."""
+        name, _ = self._names.resolve(call.members["FunctionName"], action="ListVersionsByFunction")
+        self._existing(name)
+        after = _read_marker(call.members.get("Marker", ""))
+        count = min(call.members.get("MaxItems", _PAGE), _PAGE)
+        rest = [version for version in self._store.functions.versions(name) if _position(version) > after]
+        page = [self._configurations.describe(v, qualified=True, listed=True) for v in rest[:count]]
+        answer: dict[str, Any] = {"Versions": page}
+        if len(rest) > count:
+            answer["NextMarker"] = _marker(rest[count - 1])
+        return Result(200, answer)
 
     def policy(self, name: str) -> Policy:
         """What a function may do. Raises ResourceNotFoundException."""
@@ -204,6 +252,8 @@ class FunctionsApi:
         current = self._existing(name)
         self._begin_change(name)
         try:
+            for published in self._store.functions.versions(name)[1:]:  # what is taken away is taken from all
+                await self._store.functions.settle(replace(published, policy=policy, revision_id=new_revision()))
             await self._store.functions.serve(replace(current, policy=policy, revision_id=new_revision()))
         finally:
             self._end_change(name)
@@ -295,8 +345,19 @@ def _exists(name: str) -> ApiError:
     return ApiError("ResourceConflictException", f"Function already exist: {name}", 409)
 
 
-def _read_marker(marker: str) -> str:
+def _position(version: FunctionVersion) -> tuple[str, int]:
+    """Where a version stands in lists: by name, $LATEST first, then by number."""
+    return version.name, 0 if version.version == LATEST else int(version.version)
+
+
+def _marker(version: FunctionVersion) -> str:
+    name, number = _position(version)
+    return base64.urlsafe_b64encode(f"{name}:{number}".encode()).decode()
+
+
+def _read_marker(marker: str) -> tuple[str, int]:
     try:
-        return base64.b64decode(marker, altchars=b"-_", validate=True).decode()
+        name, _, number = base64.b64decode(marker, altchars=b"-_", validate=True).decode().partition(":")
+        return name, int(number) if marker else -1
     except (binascii.Error, ValueError):
         raise invalid_parameter("Invalid Marker") from None

@@ -66,6 +66,8 @@ class Api:
             "GetFunction": functions.get_function,
             "GetFunctionConfiguration": functions.get_function_configuration,
             "ListFunctions": functions.list_functions,
+            "ListVersionsByFunction": functions.list_versions_by_function,
+            "PublishVersion": functions.publish_version,
             "UpdateFunctionCode": functions.update_function_code,
             "UpdateFunctionConfiguration": functions.update_function_configuration,
         }

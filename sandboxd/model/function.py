@@ -47,6 +47,8 @@ class FunctionVersion:
     state: str = "Pending"
     state_reason: str = ""  # why it is Failed; Pending and InProgress have AWS's standing words
     last_update_status: str = "InProgress"
+    last_published: int = 0  # of $LATEST: numbers are never given twice
+    published_from: str = ""  # of a published version: $LATEST's revision_id at that moment
     extra: tuple[tuple[str, str], ...] = ()  # further configuration members, as JSON text by member name
 
     @property

@@ -32,27 +32,47 @@ class Functions:
     def __init__(self, database: Database) -> None:
         self._database = database
         rows = database.read("SELECT record FROM function_versions ORDER BY name")
-        self._described = {version.name: version for version in (_version(str(record)) for (record,) in rows)}
+        versions = [_version(str(record)) for (record,) in rows]
+        self._described = {version.name: version for version in versions if version.version == LATEST}
         self._serving = dict(self._described)
+        self._published: dict[str, dict[str, FunctionVersion]] = {name: {} for name in self._described}
+        for version in sorted((v for v in versions if v.version != LATEST), key=lambda v: int(v.version)):
+            self._published[version.name][version.version] = version
 
     def __len__(self) -> int:
         return len(self._described)
 
     def resolve(self, name: str, qualifier: str | None = None) -> FunctionVersion | None:
         """What an invocation of name and qualifier runs, or None."""
-        return self._serving.get(name) if qualifier is None or qualifier == LATEST else None
+        if qualifier is None or qualifier == LATEST:
+            return self._serving.get(name)
+        return self._published.get(name, {}).get(qualifier)
 
     def described(self, name: str, qualifier: str | None = None) -> FunctionVersion | None:
         """What the API shows of name and qualifier, or None."""
-        return self._described.get(name) if qualifier is None or qualifier == LATEST else None
+        if qualifier is None or qualifier == LATEST:
+            return self._described.get(name)
+        return self._published.get(name, {}).get(qualifier)
 
     def all(self) -> list[FunctionVersion]:
         """Every function as the API shows it, by name."""
         return [self._described[name] for name in sorted(self._described)]
 
+    def versions(self, name: str) -> list[FunctionVersion]:
+        """$LATEST as the API shows it, and every published version, oldest first."""
+        return [self._described[name], *self._published[name].values()]
+
+    def every_version(self) -> list[FunctionVersion]:
+        """The versions of every function, by name."""
+        return [version for name in sorted(self._described) for version in self.versions(name)]
+
     def uses_code(self, digest: str) -> bool:
         """Whether any version, shown or serving, is made from this package."""
-        return any(v.code_digest == digest for m in (self._described, self._serving) for v in m.values())
+        return any(
+            version.code_digest == digest
+            for versions in (self._described, self._serving, *self._published.values())
+            for version in versions.values()
+        )
 
     async def create(self, version: FunctionVersion) -> None:
         """Add a function. Raises FunctionExists."""
@@ -61,6 +81,31 @@ class Functions:
         except sqlite3.IntegrityError:
             raise FunctionExists(version.name) from None
         self._described[version.name] = self._serving[version.name] = version
+        self._published[version.name] = {}
+
+    async def publish(self, latest: FunctionVersion, published: FunctionVersion) -> None:
+        """Add a version that was made of `latest`, which knows its number."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            _update(connection, latest)
+            _insert(connection, published)
+
+        await self._database.write(work)
+        self._described[latest.name] = self._serving[latest.name] = latest
+        self._published[published.name][published.version] = published
+
+    async def settle(self, published: FunctionVersion) -> None:
+        """Show and run another state of a published version."""
+        await self._database.write(lambda c: _update(c, published))
+        self._published[published.name][published.version] = published
+
+    async def withdraw(self, published: FunctionVersion) -> None:
+        """Remove a published version."""
+        key = (published.name, published.version)
+        await self._database.write(
+            lambda c: c.execute("DELETE FROM function_versions WHERE (name, version) = (?, ?)", key)
+        )
+        del self._published[published.name][published.version]
 
     async def describe(self, version: FunctionVersion) -> None:
         """Show another state of a function, while the previous one goes on serving."""
@@ -75,7 +120,7 @@ class Functions:
     async def delete(self, name: str) -> None:
         """Remove a function with all its versions."""
         await self._database.write(lambda c: c.execute("DELETE FROM function_versions WHERE name = ?", (name,)))
-        del self._described[name], self._serving[name]
+        del self._described[name], self._serving[name], self._published[name]
 
 
 def _insert(connection: sqlite3.Connection, version: FunctionVersion) -> None:

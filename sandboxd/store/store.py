@@ -9,6 +9,7 @@ import uuid
 from dataclasses import dataclass, replace
 
 from sandboxd.config import Config
+from sandboxd.model.arn import LATEST
 from sandboxd.store.code import Code, Unpacker
 from sandboxd.store.database import Database
 from sandboxd.store.functions import Functions
@@ -43,8 +44,8 @@ class Store:
         self.code.close()
 
     async def _recover(self) -> None:
-        failures = await self.code.recover({version.code_digest for version in self.functions.all()})
-        for version in self.functions.all():
+        failures = await self.code.recover({version.code_digest for version in self.functions.every_version()})
+        for version in self.functions.every_version():
             reason = failures.get(version.code_digest, "")
             state = "Failed" if reason else "Active"
             if (version.state, version.state_reason, version.last_update_status) == (state, reason, "Successful"):
@@ -56,4 +57,4 @@ class Store:
                 last_update_status="Successful",
                 revision_id=str(uuid.uuid4()),
             )
-            await self.functions.serve(settled)
+            await (self.functions.serve if version.version == LATEST else self.functions.settle)(settled)
