@@ -1,0 +1,236 @@
+"""Functions that take what they can: each gets AWS's error, its neighbour goes on answering, the rooms stay small."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.abuse.neighbour import Measured, under_abuse
+from tests.conftest import assert_healthy
+from tests.support import packages
+from tests.support.daemon import Answer, Daemon
+from tests.support.inventory import Inventory, assert_nothing_left
+
+MIB = 1 << 20
+GROWTH = 48 * MIB  # of the rooms: what waits of a log (8 MiB and its copy while it is written), an answer of 6 MiB
+pytestmark = pytest.mark.usefixtures("alone")
+
+MEMORY = "x = []\nwhile True: x.append(bytearray(b'x' * 1048576))"
+FORKS = """
+import os, time
+made = 0
+try:
+    while made < 5000:
+        if os.fork() == 0: time.sleep(60)
+        made += 1
+except OSError as error:
+    result = [made, error.errno]
+"""
+THREADS = """
+import threading, time
+made = 0
+try:
+    while made < 5000:
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        made += 1
+except RuntimeError as error:
+    result = [made, 11]  # pthread_create: EAGAIN
+"""
+DESCRIPTORS = """
+import os
+made = 0
+try:
+    while made < 5000:
+        os.dup(0)
+        made += 1
+except OSError as error:
+    result = [made, error.errno]
+"""
+FILL = """
+import os, glob
+written = 0
+block = b"x" * 1048576
+file = os.open("/tmp/fill", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+try:
+    while written < 1000: written += os.write(file, block) / 1048576
+except OSError as error:
+    result = [int(written), error.errno]
+os.close(file)
+os.unlink("/tmp/fill")
+"""
+FLOOD = """
+import os
+block = (b"y" * 1023 + event.get("end", "y").encode()) * 64
+left = event["mb"] * 16
+while left:
+    os.write(1, block)
+    left -= 1
+result = "flooded"
+"""
+DAEMONS = """
+import os, time, signal
+for _ in range(20):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for n in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT): signal.signal(n, signal.SIG_IGN)
+            while True: time.sleep(0.001)
+        os._exit(0)
+    os.wait()
+result = "left"
+"""
+STUBBORN = """
+import signal
+for number in range(1, 64):
+    try: signal.signal(number, signal.SIG_IGN)
+    except (OSError, ValueError): pass
+while True: pass
+"""
+KILL_INIT = """
+import os, signal, time
+for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP, signal.SIGSEGV):
+    try: os.kill(1, number)
+    except PermissionError: pass
+time.sleep(0.05)
+result = os.path.exists("/proc/1")
+"""
+KILL_ALL = (
+    "import os, time\nif os.fork() == 0:\n os.setsid(); time.sleep(60)\ntry: os.kill(-1, 9)\nexcept OSError: pass"
+)
+STOP = "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)"
+STOP_SIBLINGS = """
+import os, signal, threading, time
+pids = []
+for _ in range(8):
+    if (pid := os.fork()) == 0: time.sleep(60)
+    pids.append(pid)
+for pid in pids: os.kill(pid, signal.SIGSTOP)
+result = len(pids)
+"""
+
+
+@pytest.fixture(scope="module")
+def machine_before(alone: None) -> Iterator[Inventory]:
+    before = Inventory.take()
+    yield before
+    assert_nothing_left(before)
+
+
+@pytest.fixture(scope="module")
+def own(machine_before: Inventory) -> Iterator[Daemon]:
+    with Daemon() as running:
+        yield running
+        assert_healthy(running)
+
+
+@pytest.fixture(scope="module")
+def neighbour(own: Daemon) -> str:
+    return own.deploy(packages.load("hello"), "neighbour", MemorySize=1792)  # its own share of CPU is no matter
+
+
+Abuse = Callable[..., list[Answer]]
+
+
+@pytest.fixture
+def abuse(own: Daemon, neighbour: str) -> Iterator[Abuse]:
+    """Abuse by code that runs in a function of the given settings; the neighbour is measured meanwhile."""
+
+    def run(code: str, *, event: dict[str, object] | None = None, **members: object) -> list[Answer]:
+        name = own.deploy(packages.load("evaluate"), "abuser", **members)
+
+        measured, answers = under_abuse(own, neighbour, lambda: [own.invoke(name, {"code": code} | (event or {}))])
+        assert_fair(measured)
+        return answers
+
+    yield run
+    own.delete("abuser")
+
+
+def assert_fair(measured: Measured) -> None:
+    print(measured)
+    assert measured.fair, measured
+    assert measured.memory_after - measured.memory_before < GROWTH, measured
+
+
+def failed(answer: Answer, kind: str, reason: str) -> None:
+    assert (answer.status, answer.headers.get("x-amz-function-error")) == (200, "Unhandled"), answer
+    assert answer.json["errorType"] == kind, answer
+    assert re.fullmatch(f"RequestId: {answer.headers['x-amzn-requestid']} Error: {reason}", answer.json["errorMessage"])
+
+
+def test_memory_bomb(abuse: Abuse) -> None:
+    for answer in abuse(MEMORY):
+        failed(answer, "Runtime.OutOfMemory", "Runtime exited with error: signal: killed")
+        assert "Error Type: Runtime.OutOfMemory" in answer.log
+
+
+def test_a_thread_bomb_ends_at_the_limit(abuse: Abuse) -> None:
+    answers = abuse(THREADS, MemorySize=1792)
+    for answer in answers:  # later ones find what the first has left
+        made, error = answer.json
+        assert error == errno.EAGAIN and made < 1024, answer
+    assert answers[0].json[0] > 500, answers[0]
+
+
+def test_a_fork_bomb_ends_at_the_limit(own: Daemon) -> None:
+    name = own.deploy(packages.load("evaluate"), "forks", MemorySize=1792)
+    made, error = own.call(name, {"code": FORKS})
+    assert error == errno.EAGAIN and 500 < made < 1024
+    own.delete(name)
+
+
+def test_descriptor_leak_ends_at_the_limit(abuse: Abuse) -> None:
+    for answer in abuse(DESCRIPTORS, Timeout=5):
+        assert answer.json[1] == errno.EMFILE and answer.json[0] < 1024, answer
+
+
+def test_a_filled_tmp_is_full_and_takes_no_memory(abuse: Abuse) -> None:
+    for answer in abuse(FILL, MemorySize=128, Timeout=30):
+        written, error = answer.json
+        assert error == errno.ENOSPC and 450 < written < 513, answer
+        used = int(re.search(r"Max Memory Used: (\d+) MB", answer.log)[1])
+        assert used < 100, answer.log
+
+
+@pytest.mark.parametrize("end", ["y", "\n"], ids=["without newlines", "lines"])
+def test_output_flood(abuse: Abuse, end: str) -> None:
+    for answer in abuse(FLOOD, event={"mb": 200, "end": end}, MemorySize=1792, Timeout=30):
+        assert answer.json == "flooded", answer
+        assert re.search(r"\[sandboxd\] \d+ bytes of output were dropped", answer.log), answer.log[-500:]
+
+
+def test_a_response_that_is_too_large(abuse: Abuse) -> None:
+    for answer in abuse("result = 'x' * (7 << 20)", MemorySize=1792, Timeout=20):
+        assert answer.headers["x-amz-function-error"] == "Unhandled"
+        assert answer.json == {
+            "errorMessage": "Response payload size exceeded maximum allowed payload size (6291556 bytes).",
+            "errorType": "Function.ResponseSizeTooLarge",
+        }
+
+
+@pytest.mark.parametrize(
+    "code", ["import time; time.sleep(60)", STUBBORN, STOP], ids=["sleeps", "ignores signals", "stops itself"]
+)
+def test_who_does_not_answer_is_ended_in_time(abuse: Abuse, code: str) -> None:
+    for answer in abuse(code, Timeout=1):
+        failed(answer, "Sandbox.Timedout", "Task timed out after 1.00 seconds")
+        assert "Status: timeout" in answer.log
+
+
+@pytest.mark.parametrize("code", [DAEMONS, STOP_SIBLINGS], ids=["daemons", "stopped siblings"])
+def test_who_outlives_the_handler_goes_with_its_environment(abuse: Abuse, own: Daemon, code: str) -> None:
+    answers = abuse(code, MemorySize=512)
+    assert "x-amz-function-error" not in answers[0].headers, answers[0]
+
+
+def test_killing_pid_1_does_nothing(abuse: Abuse) -> None:
+    for answer in abuse(KILL_INIT):
+        assert answer.json is True, answer
+
+
+def test_killing_everybody_kills_only_its_own(abuse: Abuse) -> None:
+    for answer in abuse(KILL_ALL):  # kill(2): -1 leaves out the caller
+        assert answer.status == 200 and answer.json is None, answer
