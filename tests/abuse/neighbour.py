@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from tests.support.daemon import FUNCTIONS, Answer, Daemon, UnixConnection
 
 CALLS = 300
-# Below this, a ratio says more of the machine's own pauses than of the abuse: on two shared cores a quiet p99 of 2 ms
-# becomes 6 ms when any other program wakes.
+# The quiet p99 of one function, in runs minutes apart on a machine that others used too, lay between 1.0 and 7.9 ms: a
+# ratio to less than this would judge what else ran. It makes the test milder: up to 15 ms pass, whatever was quiet.
 FLOOR_SECONDS = 0.005
 RATIO = 3
 _TRIES = 3
