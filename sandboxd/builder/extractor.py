@@ -62,15 +62,16 @@ def _extract(package: int, tree: int, max_bytes: int, max_entries: int) -> int:
     if size > max_bytes:
         raise _Refused(UnpackStatus.TOO_LARGE)
     writer = _Writer(tree)
-    with mmap.mmap(package, 0, prot=mmap.PROT_READ) as mapped, memoryview(mapped) as data:
-        for entry in entries:
-            parts = _checked_name(entry)
-            if entry.is_dir():
-                writer.directory(parts)
-                continue
-            target = writer.file(parts, PROGRAM if (entry.external_attr >> 16) & 0o111 else FILE)
-            _write_file(target, entry, data[entry.header_offset : ends[entry.header_offset]])
-            os.close(target)
+    # Not closed by name: an error's traceback holds slices of it, and closing would put a BufferError in its place.
+    data = memoryview(mmap.mmap(package, 0, prot=mmap.PROT_READ))
+    for entry in entries:
+        parts = _checked_name(entry)
+        if entry.is_dir():
+            writer.directory(parts)
+            continue
+        target = writer.file(parts, PROGRAM if (entry.external_attr >> 16) & 0o111 else FILE)
+        _write_file(target, entry, data[entry.header_offset : ends[entry.header_offset]])
+        os.close(target)
     return size
 
 
