@@ -30,6 +30,7 @@ from sandboxd.builder.ahead import REFILL_SECONDS, SPARES, Ahead
 from sandboxd.builder.cgroups import Cgroups
 from sandboxd.builder.environment import Building, Environment, Host
 from sandboxd.builder.network import ADMIT, OPEN, Router
+from sandboxd.builder.packages import Packages
 from sandboxd.builder.volumes import Volumes
 from sandboxd.config import Config
 from sandboxd.errors import ProtocolViolation, StepFailed
@@ -50,16 +51,12 @@ from sandboxd.privsep.messages import (
     Ready,
     RemoveCode,
     Unpack,
-    Unpacked,
-    UnpackStatus,
     WarmImage,
     decode,
     encode,
 )
 
 log = logging.getLogger("sandboxd.builder")
-_MAX_UNPACKERS = 2
-_MAX_UPLOADS = 64  # that wait for an unpacker: each holds a descriptor; the service has 16 on the way at most
 _MAX_UNCLAIMED = 256  # other children of ours, and orphans of environments
 _SHUTDOWN_SECONDS = 8.0
 _MAX_OPENING = 64  # requests for the router at one time: both block when the other's queue is full
@@ -74,17 +71,14 @@ class Server:
         self, config: Config, generation: str, channel: socket.socket, host: Host, code_directory: int, extractor: bytes
     ) -> None:
         self._config, self._generation, self._channel, self._host = config, generation, channel, host
-        self._code, self._extractor = code_directory, extractor
         self._environments: dict[int, Environment] = {}
         self._by_pid: dict[int, Environment] = {}
         self._ending: set[Environment] = set()
         self._ahead = Ahead(host, self._prepare, self._end)
         self._made = 0
         self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
-        self._uploads: deque[tuple[Unpack, int]] = deque()
-        self._unpackers = 0
-        self._removers: dict[int, str] = {}
         self._selector = selectors.EpollSelector()
+        self._packages = Packages(code_directory, extractor, config.limits, host, self._selector, self._say)
         self._selector.register(channel, selectors.EVENT_READ, self._on_request)
         self._selector.register(host.router.channel, selectors.EVENT_READ, self._on_router)
         self._released: dict[int, IPv4Address] = {}
@@ -149,15 +143,13 @@ class Server:
                     self._answer_destroy(environment_id)
                 case Unpack() as message:
                     door.check_file(descriptors[0])
-                    self._check_unpack(message)
-                    self._uploads.append((message, os.dup(descriptors[0])))
-                    self._start_unpackers()
+                    self._packages.answer_unpack(message, descriptors[0])
                 case OpenAddresses() as message:
                     self._answer_open_addresses(message)
                 case Ping():
                     self._say(Ready())
                 case RemoveCode(digest):
-                    self._answer_remove_code(digest)
+                    self._packages.answer_remove(digest)
         finally:
             door.close_all(descriptors)
 
@@ -323,9 +315,7 @@ class Server:
             self._on_exit(pid, status)
 
     def _on_exit(self, pid: int, status: int) -> None:
-        if (tree := self._removers.pop(pid, None)) is not None:
-            if os.WIFSIGNALED(status):
-                self._remove_tree(tree)
+        if self._packages.take_exit(pid, status):
             return
         environment = self._by_pid.pop(pid, None)
         if environment is None:
@@ -343,73 +333,6 @@ class Server:
         status = environment.exit_status
         if status is not None and environment.running and environment.spec and not environment.ending:
             self._say(Exited(environment.spec.environment_id, status, environment.cgroup.out_of_memory()))
-
-    # code packages
-
-    def _check_unpack(self, message: Unpack) -> None:
-        limits = self._config.limits
-        if message.max_bytes > limits.unzipped_bytes or message.max_entries > limits.zip_entries:
-            raise ProtocolViolation("unpack: more than a package may have")
-        if len(self._uploads) >= _MAX_UPLOADS:
-            raise ProtocolViolation("unpack: too many at one time")
-
-    def _start_unpackers(self) -> None:
-        while self._uploads and self._unpackers < _MAX_UNPACKERS:
-            message, package = self._uploads.popleft()
-            self._answer_unpack(message, package)
-            os.close(package)
-
-    def _answer_unpack(self, message: Unpack, package: int) -> None:
-        name = message.code_digest.hex()
-        if code.exists(self._code, name):
-            self._say(Unpacked(message.request_id, UnpackStatus.OK, 0))
-            return
-        reader, writer = os.pipe()
-        slot = self._host.slots.take()
-        uid = self._host.uid(slot)
-        unpacker = os.fork()
-        if unpacker == 0:
-            limits = message.max_bytes, message.max_entries
-            code.run_unpacker(self._code, name, package, uid, *limits, writer, self._extractor)
-        os.close(writer)
-        self._unpackers += 1
-        unfinished = code.temporary_name(name, unpacker)
-        self._selector.register(
-            reader, selectors.EVENT_READ, lambda: self._on_unpacked(message, reader, slot, unfinished)
-        )
-
-    def _on_unpacked(self, message: Unpack, reader: int, slot: int, unfinished: str) -> None:
-        result = os.read(reader, code.RESULT.size)
-        self._selector.unregister(reader)
-        os.close(reader)
-        self._host.slots.give_back(slot)
-        self._unpackers -= 1
-        number, size = UnpackStatus.FAILED, 0
-        if len(result) == code.RESULT.size:
-            number, size = code.RESULT.unpack(result)
-        else:  # it was killed
-            self._remove_tree(unfinished)
-        self._say(Unpacked(message.request_id, UnpackStatus(number), size))
-        self._start_unpackers()
-
-    def _answer_remove_code(self, digest: bytes) -> None:
-        name = digest.hex()
-        gone = f".old-{name}-{time.monotonic_ns()}"
-        try:
-            os.rename(name, gone, src_dir_fd=self._code, dst_dir_fd=self._code)
-        except FileNotFoundError:
-            return
-        self._remove_tree(gone)
-
-    def _remove_tree(self, name: str) -> None:
-        """Have a child remove a tree that is nobody's any more, and another where that one is killed."""
-        remover = os.fork()
-        if remover == 0:
-            try:
-                code.remove_tree(self._code, name)
-            finally:
-                os._exit(0)
-        self._removers[remover] = name
 
 
 def main() -> NoReturn:

@@ -99,7 +99,7 @@ def _in_role(owner: Any, name: str, role: str) -> None:
 
 
 def _arm_builder() -> None:
-    from sandboxd.builder import code, environment, extractor, leftovers, rootfs, seccomp, server
+    from sandboxd.builder import code, environment, extractor, leftovers, packages, rootfs, seccomp, server
     from sandboxd.builder.cgroups import Cgroup, Cgroups
     from sandboxd.builder.network import Router
     from sandboxd.builder.volumes import Volumes
@@ -128,9 +128,9 @@ def _arm_builder() -> None:
         (server.Server, "_answer_destroy", "destroy asked"),
         (Cgroup, "kill", "group is killed"),
         (environment.Host, "remove", "remains are removed"),
-        (server.Server, "_answer_unpack", "unpack asked"),
-        (server.Server, "_on_unpacked", "unpacked"),
-        (server.Server, "_answer_remove_code", "code removed"),
+        (packages.Packages, "_unpack", "unpack asked"),
+        (packages.Packages, "_on_unpacked", "unpacked"),
+        (packages.Packages, "answer_remove", "code removed"),
     ):
         _before(owner, name, point)
     _before(server.Server, "_say_bound", "bound", "bound is said")
