@@ -22,6 +22,7 @@ INIT_CPU_QUOTA = 1000  # 1/1000 of a CPU: while a runtime starts, every environm
 _TCP_BUFFERS = 32 * 1024 * 1024
 # All functions together weigh half of what one process beside them does, so that the rooms come first.
 _ALL_WEIGHT, _ALL_SHARES = "50", "512"
+_MAX_WEIGHT = 10_000  # of cpu.weight; cpu.shares would take more
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -53,6 +54,11 @@ def mounts() -> list[Mount]:
 def cpu_slice_us(quota: int) -> int:
     """What a share of CPU, in 1/1000 of one, comes to in every period; microseconds."""
     return max(1000, CPU_PERIOD_US * quota // 1000)
+
+
+def cpu_weight(memory_mb: int) -> int:
+    """What a group counts among its neighbours where CPU is short; the two kinds of hierarchy take the same numbers."""
+    return min(memory_mb, _MAX_WEIGHT)
 
 
 def base_name(instance: str) -> str:
@@ -194,8 +200,13 @@ class Cgroup:
         self.unified = -1
 
     def limit(self, *, memory_mb: int, pids: int) -> None:
-        """Set the limits, CPU as for the init phase, and read them back."""
+        """Set the limits, CPU as for the init phase, and read them back.
+
+        Where all want CPU, each gets it in proportion to its memory, as on AWS: small ones that spin take from a large
+        one no more than their small parts.
+        """
         self._limit_memory(memory_mb)
+        _set(self.by_controller["cpu"], "cpu.weight" if self.v2["cpu"] else "cpu.shares", str(cpu_weight(memory_mb)))
         self.limit_cpu(INIT_CPU_QUOTA)
         _set(self.by_controller["pids"], "pids.max", str(pids))
 

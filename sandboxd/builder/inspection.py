@@ -233,12 +233,16 @@ def _controller(controller: str, own: Path, unified: bool, note: Note) -> Iterat
     memory = note.spec.memory_mb * MIB
     # One whole CPU while its runtime starts (cgroups.INIT_CPU_QUOTA), its share from then on.
     shares = [cgroups.cpu_slice_us(quota) for quota in (note.spec.cpu_quota, cgroups.INIT_CPU_QUOTA)]
-    period = cgroups.CPU_PERIOD_US
+    period, weight = cgroups.CPU_PERIOD_US, [str(cgroups.cpu_weight(note.spec.memory_mb))]
     meant: dict[tuple[str, bool], dict[str, list[str]]] = {
         ("memory", True): {"memory.max": [f"{memory}"], "memory.swap.max": ["0"], "memory.oom.group": ["1"]},
         ("memory", False): {"memory.limit_in_bytes": [f"{memory}"], "memory.memsw.limit_in_bytes": [f"{memory}"]},
-        ("cpu", True): {"cpu.max": [f"{share} {period}" for share in shares]},
-        ("cpu", False): {"cpu.cfs_period_us": [f"{period}"], "cpu.cfs_quota_us": [f"{share}" for share in shares]},
+        ("cpu", True): {"cpu.max": [f"{share} {period}" for share in shares], "cpu.weight": weight},
+        ("cpu", False): {
+            "cpu.cfs_period_us": [f"{period}"],
+            "cpu.cfs_quota_us": [f"{share}" for share in shares],
+            "cpu.shares": weight,
+        },
     }
     files = meant.get((controller, unified), {"pids.max": [f"{note.spec.pids}"]})
     for name, values in files.items():

@@ -75,6 +75,26 @@ def test_a_share_of_cpu_holds(group) -> None:
     assert float(child.communicate(timeout=60)[0]) < 0.4
 
 
+def test_where_both_want_it_cpu_goes_by_memory(group) -> None:
+    other = Cgroups(INSTANCE).make("2-2")
+    spin = "import os\nos.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\nwhile True: pass"
+    children = []
+    try:
+        for one, memory_mb in ((group, 256), (other, 1024)):
+            one.limit(memory_mb=memory_mb, pids=64)
+            children.append(_run_inside(one, "python3", "-c", spin))
+        _until(lambda: min(_cpu_seconds(group), _cpu_seconds(other)) > 0.2)
+        before = _cpu_seconds(group), _cpu_seconds(other)
+        _until(lambda: _cpu_seconds(group) + _cpu_seconds(other) > sum(before) + 1)
+        assert 2 < (_cpu_seconds(other) - before[1]) / (_cpu_seconds(group) - before[0]) < 8  # 4, and what else runs
+    finally:
+        for one in (group, other):
+            one.kill()
+        for child in children:
+            assert child.wait(20) == -signal.SIGKILL
+        _until(other.remove)
+
+
 def test_freezing_stops_and_killing_ends_a_frozen_process(group) -> None:
     child = _run_inside(group, "sleep", "60")
     freeze, events = group.open_freeze(), group.open_events()
