@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -61,6 +62,21 @@ except OSError as error:
 os.close(file)
 os.unlink("/tmp/fill")
 """
+MANY_FILES = """
+import os
+made = 0
+os.mkdir("/tmp/many")
+try:
+    while made < 10**6:
+        os.close(os.open(f"/tmp/many/{made}", os.O_CREAT))
+        made += 1
+except OSError as error:
+    result = [made, error.errno]
+for number in range(made): os.unlink(f"/tmp/many/{number}")
+os.rmdir("/tmp/many")
+"""
+SPIN = "while True: pass"
+SPINNING = 50
 FLOOD = """
 import os
 block = (b"y" * 1023 + event.get("end", "y").encode()) * 64
@@ -110,6 +126,80 @@ for _ in range(8):
 for pid in pids: os.kill(pid, signal.SIGSTOP)
 result = len(pids)
 """
+
+
+# Abuse of the Runtime API, from inside.
+DOOR = """
+import http.client, os, socket, time
+def speak(*pieces, pause=0):
+    with socket.create_connection(("127.0.0.1", 9001), 10) as door:
+        try:
+            for piece in pieces:
+                door.sendall(piece)
+                time.sleep(pause)
+            return door.recv(65536).split(b"\\r\\n")[0].decode("latin-1")
+        except ConnectionError:
+            return "closed"
+def post(path, body, headers={}):
+    door = http.client.HTTPConnection("127.0.0.1", 9001, timeout=10)
+    door.request("POST", "/2018-06-01/runtime/" + path, body, headers)
+    return door.getresponse().status
+"""
+GARBAGE = DOOR + "result = sorted({speak(os.urandom(4096)) for _ in range(200)})"
+SLOW = (
+    DOOR
+    + """
+import threading
+def drip(): speak(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\\r\\n", *[b"x"] * 40, pause=0.05)
+threads = [threading.Thread(target=drip) for _ in range(50)]
+for thread in threads: thread.start()
+time.sleep(2)
+result = "slow"
+"""
+)
+CONNECTIONS = (
+    DOOR
+    + """
+kept = []
+for number in range(10000):
+    door = socket.socket()
+    door.setblocking(False)
+    door.connect_ex(("127.0.0.1", 9001))
+    kept.append(door)
+    if len(kept) > 900: kept.pop(0).close()
+for door in kept: door.close()
+result = number + 1
+"""
+)
+WRONG_ID = (
+    DOOR
+    + """
+result = sorted({post(f"invocation/{number:08}-0000-4000-8000-000000000000/{kind}", b"x" * 1000)
+                 for number in range(100) for kind in ("response", "error")} | {post("init/error", b"{}")})
+"""
+)
+HEADERS = (
+    DOOR
+    + """
+result = sorted({speak(b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\\r\\n" + b"x: " + b"y" * (2 << 20))
+                 for _ in range(20)})
+"""
+)
+ENDLESS = (
+    DOOR
+    + """
+head = b"POST /2018-06-01/runtime/invocation/1/response HTTP/1.1\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n"
+result = sorted({speak(head, *[b"10000\\r\\n" + b"z" * 65536 + b"\\r\\n"] * 100) for _ in range(10)})
+"""
+)
+TWICE = (
+    DOOR
+    + """
+own = f"invocation/{context.aws_request_id}/response"
+result = [post(own, b'"first"'), post(own, b'"second"')]
+"""
+)
+NEVER_NEXT = DOOR + "post(f'invocation/{context.aws_request_id}/response', b'\"first\"')\ntime.sleep(60)"
 
 
 @pytest.fixture(scope="module")
@@ -175,11 +265,25 @@ def test_a_thread_bomb_ends_at_the_limit(abuse: Abuse) -> None:
     assert answers[0].json[0] > 500, answers[0]
 
 
-def test_a_fork_bomb_ends_at_the_limit(own: Daemon) -> None:
-    name = own.deploy(packages.load("evaluate"), "forks", MemorySize=1792)
-    made, error = own.call(name, {"code": FORKS})
-    assert error == errno.EAGAIN and 500 < made < 1024
+def test_a_fork_bomb_ends_at_the_limit(abuse: Abuse) -> None:
+    answers = abuse(FORKS, MemorySize=1024)
+    for answer in answers:  # later ones find what the first has left
+        made, error = answer.json
+        assert error == errno.EAGAIN and made < 1024, answer
+    assert answers[0].json[0] > 500, answers[0]
+
+
+def test_fifty_that_spin(own: Daemon, neighbour: str) -> None:
+    name = own.deploy(packages.load("evaluate"), "spinning", MemorySize=128, Timeout=3)
+    with ThreadPoolExecutor(SPINNING) as pool:
+        measured, answers = under_abuse(
+            own, neighbour, lambda: list(pool.map(lambda _: own.invoke(name, {"code": SPIN}), range(SPINNING)))
+        )
     own.delete(name)
+    assert_fair(measured)
+    assert len(answers) >= SPINNING
+    for answer in answers:
+        assert answer.json["errorType"] == "Sandbox.Timedout", answer
 
 
 def test_descriptor_leak_ends_at_the_limit(abuse: Abuse) -> None:
@@ -195,9 +299,17 @@ def test_a_filled_tmp_is_full_and_takes_no_memory(abuse: Abuse) -> None:
         assert used < 100, answer.log
 
 
+def test_a_tmp_without_inodes_is_full_and_takes_no_memory(abuse: Abuse) -> None:
+    for answer in abuse(MANY_FILES, MemorySize=1792, Timeout=60):
+        made, error = answer.json
+        assert error == errno.ENOSPC and made > 10_000, answer
+        used = int(re.search(r"Max Memory Used: (\d+) MB", answer.log)[1])
+        assert used < 100, answer.log
+
+
 @pytest.mark.parametrize("end", ["y", "\n"], ids=["without newlines", "lines"])
 def test_output_flood(abuse: Abuse, end: str) -> None:
-    for answer in abuse(FLOOD, event={"mb": 200, "end": end}, MemorySize=1792, Timeout=30):
+    for answer in abuse(FLOOD, event={"mb": 1024, "end": end}, MemorySize=1792, Timeout=30):
         assert answer.json == "flooded", answer
         assert re.search(r"\[sandboxd\] \d+ bytes of output were dropped", answer.log), answer.log[-500:]
 
@@ -234,3 +346,22 @@ def test_killing_pid_1_does_nothing(abuse: Abuse) -> None:
 def test_killing_everybody_kills_only_its_own(abuse: Abuse) -> None:
     for answer in abuse(KILL_ALL):  # kill(2): -1 leaves out the caller
         assert answer.status == 200 and answer.json is None, answer
+
+
+@pytest.mark.parametrize(
+    ("code", "wanted"),
+    [
+        (GARBAGE, ["HTTP/1.1 400 Bad Request"]),
+        (SLOW, "slow"),
+        (CONNECTIONS, 10_000),
+        (WRONG_ID, [400, 403]),
+        (HEADERS, ["HTTP/1.1 431 Request Header Fields Too Large"]),
+        (ENDLESS, ["HTTP/1.1 400 Bad Request"]),
+        (TWICE, "first"),
+        (NEVER_NEXT, "first"),
+    ],
+    ids=["garbage", "slow", "connections", "wrong id", "headers", "endless body", "twice", "never next"],
+)
+def test_the_runtime_api_takes_no_harm(abuse: Abuse, code: str, wanted: object) -> None:
+    for answer in abuse(code, MemorySize=512, Timeout=20):
+        assert answer.json == wanted, answer
