@@ -23,7 +23,7 @@ log = logging.getLogger("sandboxd.builder")
 SPARES = 2
 STEMS = 2  # per image
 WARM_IMAGES = 3
-REFILL_SECONDS = 0.05
+REFILL_SECONDS = 0.02
 _RETRY_SECONDS = 2.0  # after one that could not be made
 
 
