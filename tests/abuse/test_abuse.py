@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import re
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.abuse.neighbour import Measured, under_abuse
 from tests.conftest import assert_healthy
 from tests.support import packages
-from tests.support.daemon import Answer, Daemon
+from tests.support.daemon import FUNCTIONS, Answer, Daemon, UnixConnection
 from tests.support.inventory import Inventory, assert_nothing_left
 
 MIB = 1 << 20
@@ -275,10 +275,19 @@ def test_a_fork_bomb_ends_at_the_limit(abuse: Abuse) -> None:
 
 def test_fifty_that_spin(own: Daemon, neighbour: str) -> None:
     name = own.deploy(packages.load("evaluate"), "spinning", MemorySize=128, Timeout=3)
-    with ThreadPoolExecutor(SPINNING) as pool:
-        measured, answers = under_abuse(
-            own, neighbour, lambda: list(pool.map(lambda _: own.invoke(name, {"code": SPIN}), range(SPINNING)))
-        )
+
+    def spin() -> list[Answer]:  # not by fifty threads: their stacks and arenas would stay with this process
+        connections = [UnixConnection(own.socket) for _ in range(SPINNING)]
+        for connection in connections:
+            connection.request("POST", f"{FUNCTIONS}/{name}/invocations", json.dumps({"code": SPIN}))
+        answers = []
+        for connection in connections:
+            response = connection.getresponse()
+            answers.append(Answer(response.status, dict(response.getheaders()), response.read()))
+            connection.close()
+        return answers
+
+    measured, answers = under_abuse(own, neighbour, spin)
     own.delete(name)
     assert_fair(measured)
     assert len(answers) >= SPINNING
