@@ -171,7 +171,11 @@ class Cgroups:
         try:
             for path, base in self._bases.items():
                 os.mkdir(name, 0o755, dir_fd=base)
-                group.directories[path] = _directory(name, base)
+                try:
+                    group.directories[path] = _directory(name, base)
+                except OSError:  # no descriptor is left for it
+                    os.rmdir(name, dir_fd=base)
+                    raise
         except BaseException:
             group.remove()
             raise

@@ -1,6 +1,7 @@
 """Control groups on this host, whichever kind it has: limits hold, freezing and killing work, nothing stays."""
 
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -93,6 +94,25 @@ def test_where_both_want_it_cpu_goes_by_memory(group) -> None:
         for child in children:
             assert child.wait(20) == -signal.SIGKILL
         _until(other.remove)
+
+
+def test_nothing_stays_of_a_group_that_cannot_be_made(group) -> None:
+    before = _groups()
+    free = os.dup(0)
+    os.close(free)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    cgroups = Cgroups(INSTANCE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            cgroups.make("3-3")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert _groups() == before
+
+
+def _groups() -> list[Path]:
+    return sorted(path for mount in mounts() for path in Path(base_path(mount, INSTANCE)).glob("*/"))
 
 
 def test_freezing_stops_and_killing_ends_a_frozen_process(group) -> None:
