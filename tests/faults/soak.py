@@ -19,6 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
+
 from tests.faults.harness import Faults
 from tests.support import inventory, packages
 from tests.support.daemon import FUNCTIONS, Daemon, UnixConnection
@@ -146,7 +148,7 @@ class Soak:
             for room in _ROOMS:
                 try:
                     self.memory[room].append(self.faults.find(room).memory_full_info().uss / 1e6)
-                except Exception:  # it is between two generations
+                except (psutil.Error, AssertionError, IndexError):  # it is between two generations
                     continue
             if sys.stderr.isatty():
                 print(f"\r{name}: {done[name]} of {count}   ", end="", file=sys.stderr, flush=True)
