@@ -35,14 +35,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespa
 
 
 @pytest.fixture(scope="module")
-def world(machine: None) -> Iterator[World]:
-    """One that many tests share."""
-    made = World()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def daemon(world: World) -> Iterator[NetworkedDaemon]:
     """One that many tests share; its API listens at every address of its host."""
     made = NetworkedDaemon(world)

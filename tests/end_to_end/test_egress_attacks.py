@@ -40,13 +40,6 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespa
 
 
 @pytest.fixture(scope="module")
-def world(machine: None) -> Iterator[World]:
-    made = World()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def daemon(world: World) -> Iterator[NetworkedDaemon]:
     with NetworkedDaemon(world) as made:
         for name in ("attacker", "neighbour"):

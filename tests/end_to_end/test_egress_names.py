@@ -63,13 +63,6 @@ def ask(packets, count):
 
 
 @pytest.fixture(scope="module")
-def world(machine: None) -> Iterator[World]:
-    made = World()
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
 def server(world: World) -> Iterator[NameServer]:
     with world.outside.entered():
         made = NameServer(PUBLIC[0])
