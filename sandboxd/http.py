@@ -161,6 +161,7 @@ class HttpProtocol(asyncio.Protocol):
         self._budget.give_back(self._buffered)
         self._buffered = 0
         self._pending.clear()
+        self._forget_parser()
         if self._task is not None:
             self._task.cancel()
 
@@ -194,6 +195,13 @@ class HttpProtocol(asyncio.Protocol):
                 self._refuse(431, f"headers are larger than {self._limits.header} bytes or in too many pieces")
             else:
                 self._charge_header(self._header_unparsed)
+        if self._refused:
+            self._forget_parser()
+
+    def _forget_parser(self) -> None:
+        """It holds the header that it was in, whatever its size, and in a cycle with this object it would hold it until
+        the collector comes, which counts objects and not bytes."""
+        self._parser = None  # type: ignore[assignment]  # nothing is parsed any more
 
     def _read_on(self) -> None:
         if len(self._pending) < 2 and not self._transport.is_closing():

@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 import time
+import tracemalloc
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -76,6 +78,29 @@ def test_a_flood_of_requests_at_once_is_refused() -> None:
 def test_a_header_costs_more_than_its_bytes(count: int, status: bytes) -> None:
     fields = b"".join(b"a%d:\r\n" % i for i in range(count))
     assert answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n", HttpLimits(body=0))[9:12] == status
+
+
+def test_what_was_refused_is_not_kept() -> None:
+    async def work(address: tuple[str, int]) -> None:
+        gc.disable()  # memory that only the collector would find counts as kept
+        before = tracemalloc.get_traced_memory()[0]
+        clients = []
+        for _ in range(40):
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"GET / HTTP/1.1\r\nx: " + b"y" * MIB)
+            assert (await reader.readuntil(b"\r\n")).split()[1] == b"431"
+            clients.append(writer)
+        kept = tracemalloc.get_traced_memory()[0] - before
+        for writer in clients:
+            writer.transport.abort()
+        assert kept < MIB, kept
+
+    tracemalloc.start()
+    try:
+        with_server(work, HttpLimits(body=0))
+    finally:
+        tracemalloc.stop()
+        gc.enable()
 
 
 @pytest.mark.parametrize(("size", "status"), [(1, b"400"), (100, b"200")])
