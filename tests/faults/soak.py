@@ -24,16 +24,26 @@ import psutil
 from tests.faults.harness import Faults
 from tests.support import inventory, packages
 from tests.support.daemon import FUNCTIONS, Daemon, UnixConnection
+from tests.support.network import PORTS, PUBLIC, Namespace, World
 from tests.support.places import REPOSITORY
 
 _THREADS = 4
 _SLACK_MB = 8  # a generation that has just begun holds less than one that has worked
 _ROOMS = ("keeper", "builder", "service")
-_FAULTS = ("kill builder", "kill service", "kill pid 1", "kill runtime", "crash", "timeout", "cut connection")
-_FUNCTION = """
-import os, time
+_POLICY = "/sandboxd/v1/functions/{}/policy"
+_RETIRE: dict[str, dict[str, list[str]]] = {  # a policy that is put, changed or not, ends the environments
+    "fast": {"AllowEgress": []},
+    "out": {"AllowEgress": [f"{PUBLIC[0]}:{PORTS[0]}"]},
+}
+_KILLED = ("builder", "service", "keeper", "router")  # each of them ends a generation
+_FAULTS = (*(f"kill {room}" for room in _KILLED), "kill pid 1", "kill runtime", "crash", "timeout", "cut connection")
+_FUNCTION = f"""
+import os, socket, time
 def handler(event, context):
-    what = (event or {}).get("do")
+    if context.function_name == "out":
+        with socket.create_connection(("{PUBLIC[0]}", {PORTS[0]}), 5) as connection:
+            return connection.recv(100).decode()
+    what = (event or {{}}).get("do")
     if what == "crash":
         os._exit(3)
     if what == "timeout":
@@ -44,7 +54,7 @@ def handler(event, context):
 
 @dataclass
 class Soak:
-    """One run: its daemon, and what it saw."""
+    """One run: its daemon, and what it saw. The function `out` uses a permission to reach the network."""
 
     faults: Faults
     every: dict[str, float]  # seconds between two faults of a kind
@@ -62,16 +72,35 @@ class Soak:
         daemon.wait_settled("fast")
         daemon.request("PUT", f"{FUNCTIONS}/fast/configuration", {"Timeout": 1})
         daemon.wait_settled("fast")
-        self.faults.rest()
-        self.faults.wait_ahead()
-        self.faults.before = self.faults.counts()
+        daemon.create(packages.load("counter"), "out", Code=_zip({"app.py": _FUNCTION}), Handler="app.handler")
+        daemon.wait_settled("out")
+        self._come_to_rest()
+        self.faults.before = self._counts()
         self._part("environments", environments, self._environment, faulty=False)
-        self.faults.rest()
+        self._come_to_rest()
         self._part("invocations", invocations, self._invocation, faulty=True)
         self.faults.serves_again("soak", time.monotonic())
+        self._come_to_rest()
+        return self._report()
+
+    def _come_to_rest(self) -> None:
+        """After one more use of the network, so that its router is there: no environment but what is held ready."""
+        with contextlib.closing(_Client(self.faults.daemon)) as client:
+            assert client.ask("PUT", _POLICY.format("out"), _RETIRE["out"]) == "200"
+            assert client.invoke("out", {}) == "200"
+            for name, policy in _RETIRE.items():
+                assert client.ask("PUT", _POLICY.format(name), policy) == "200"
         self.faults.rest()
         self.faults.wait_ahead()
-        return self._report()
+
+    def _counts(self) -> dict[str, int]:
+        """What the machine holds, and what the router's own network namespace does."""
+        found = self.faults.counts()
+        router = Namespace.of(self.faults.find("router").pid)
+        found["set entries"] = sum(line.startswith("add ") for line in router.run("ipset", "save").splitlines())
+        found["router's links"] = len(router.links())
+        router.close()
+        return found
 
     def _part(self, name: str, count: int, work: Callable[[_Client], None], *, faulty: bool) -> None:
         self._over.clear()
@@ -106,8 +135,9 @@ class Soak:
 
     def _environment(self, client: _Client) -> None:
         """One environment more: the function's are retired every few invocations."""
-        self._note(client.invoke("fast", {}))
-        client.ask("PUT", "/sandboxd/v1/functions/fast/policy", {"AllowEgress": []})
+        name = random.choice([*_RETIRE])
+        self._note(client.invoke(name, {}))
+        client.ask("PUT", _POLICY.format(name), _RETIRE[name])
 
     def _invocation(self, client: _Client) -> None:
         with self._lock:
@@ -115,7 +145,7 @@ class Soak:
         if event.get("do") == "cut":
             client.cut("fast")
         else:
-            self._note(client.invoke("fast", event))
+            self._note(client.invoke("fast" if event else random.choice([*_RETIRE]), event))
 
     _wanted: list[str] = field(default_factory=list)
 
@@ -134,7 +164,11 @@ class Soak:
             word, _, process = fault.partition(" ")
             if word == "kill":
                 try:
-                    os.kill(self.faults.find(process).pid, signal.SIGKILL)
+                    if process == "keeper":  # and start it again, as systemd would
+                        self.faults.daemon.kill(process)
+                        self.faults.daemon.spawn()
+                    else:
+                        os.kill(self.faults.find(process).pid, signal.SIGKILL)
                 except (ProcessLookupError, AssertionError, IndexError):  # between two generations
                     continue
             else:
@@ -155,10 +189,10 @@ class Soak:
 
     def _report(self) -> dict[str, Any]:
         deadline = time.monotonic() + 20
-        now = self.faults.counts()
+        now = self._counts()
         while time.monotonic() < deadline and any(now[k] > self.faults.before[k] for k in now):
             time.sleep(0.2)
-            now = self.faults.counts()
+            now = self._counts()
         quarter = {room: max(1, len(values) // 4) for room, values in self.memory.items()}
         return {
             "left": {kind: {"before": self.faults.before[kind], "after": now[kind]} for kind in now},
@@ -198,6 +232,7 @@ class _Client:
             raise
         except (OSError, http.client.HTTPException):
             self._connection.close()
+            time.sleep(0.05)  # without a keeper nobody listens: this many refusals are as good as any more
             return "cut connection"
         error = response.headers.get("X-Amz-Function-Error") or response.headers.get("X-Amzn-ErrorType", "")
         return f"{response.status} {error}".strip()
@@ -221,14 +256,15 @@ def _zip(files: dict[str, bytes | str]) -> dict[str, str]:
 
 def soak(environments: int, invocations: int, pause: float) -> dict[str, Any]:
     """Run on a daemon of its own; `pause`: seconds between two kills of a room, on average."""
-    faults = Faults(Daemon(keep_alive=600))
-    try:
-        faults.begin()
-        every = {fault: pause if fault.split()[1:] in (["builder"], ["service"]) else pause / 4 for fault in _FAULTS}
-        return Soak(faults, every).run(environments, invocations)
-    finally:
-        faults.end()
-        faults.daemon.close()
+    every = {fault: pause if fault.removeprefix("kill ") in _KILLED else pause / 4 for fault in _FAULTS}
+    with contextlib.closing(World()) as world, world.server.entered():
+        faults = Faults(Daemon(keep_alive=600))
+        try:
+            faults.begin()
+            return Soak(faults, every).run(environments, invocations)
+        finally:
+            faults.end()
+            faults.daemon.close()
 
 
 def judge(report: dict[str, Any]) -> list[str]:
