@@ -61,6 +61,11 @@ def cpu_weight(memory_mb: int) -> int:
     return min(memory_mb, _MAX_WEIGHT)
 
 
+def tcp_buffers(memory_mb: int) -> int:
+    """What the kernel may hold of a group's TCP connections; bytes."""
+    return min(memory_mb * 1024 * 1024 // 4, _TCP_BUFFERS) // _PAGE * _PAGE
+
+
 def base_name(instance: str) -> str:
     """The one directory per hierarchy that is ours."""
     return f"sandboxd-{instance}"
@@ -228,7 +233,7 @@ class Cgroup:
             _set(directory, "memory.limit_in_bytes", str(size))
             _set_if_there(directory, "memory.memsw.limit_in_bytes", str(size))
             # Socket buffers are no part of the limit on v1, unless they have one of their own.
-            _set_if_there(directory, "memory.kmem.tcp.limit_in_bytes", str(min(size // 4, _TCP_BUFFERS)))
+            _set_if_there(directory, "memory.kmem.tcp.limit_in_bytes", str(tcp_buffers(memory_mb)))
 
     def limit_cpu(self, quota: int) -> None:
         """Limit CPU time to a share, in 1/1000 of one CPU.

@@ -236,7 +236,11 @@ def _controller(controller: str, own: Path, unified: bool, note: Note) -> Iterat
     period, weight = cgroups.CPU_PERIOD_US, [str(cgroups.cpu_weight(note.spec.memory_mb))]
     meant: dict[tuple[str, bool], dict[str, list[str]]] = {
         ("memory", True): {"memory.max": [f"{memory}"], "memory.swap.max": ["0"], "memory.oom.group": ["1"]},
-        ("memory", False): {"memory.limit_in_bytes": [f"{memory}"], "memory.memsw.limit_in_bytes": [f"{memory}"]},
+        ("memory", False): {
+            "memory.limit_in_bytes": [f"{memory}"],
+            "memory.memsw.limit_in_bytes": [f"{memory}"],
+            "memory.kmem.tcp.limit_in_bytes": [f"{cgroups.tcp_buffers(note.spec.memory_mb)}"],
+        },
         ("cpu", True): {"cpu.max": [f"{share} {period}" for share in shares], "cpu.weight": weight},
         ("cpu", False): {
             "cpu.cfs_period_us": [f"{period}"],
@@ -246,7 +250,7 @@ def _controller(controller: str, own: Path, unified: bool, note: Note) -> Iterat
     }
     files = meant.get((controller, unified), {"pids.max": [f"{note.spec.pids}"]})
     for name, values in files.items():
-        if "sw" in name and not (own / name).exists():  # a kernel may lack swap accounting
+        if re.search("sw|kmem", name) and not (own / name).exists():  # a kernel may lack the accounting
             continue
         found = (own / name).read_text().strip()
         yield Finding("cgroup", name, found, found in values, "" if found in values else " or ".join(values))

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from sandboxd.builder import cgroups, environment, init, linux, namespaces, rootfs, seccomp, server, volumes
+from sandboxd.builder import cgroups, environment, init, linux, namespaces, rootfs, seccomp, volumes
 
 LISTS: dict[str, list[Any]] = {name: getattr(init, name) for name in ("FIRST", "AHEAD", "SETUP", "DROP", "LAST")}
 PATCHES: dict[str, Callable[[], None]] = {}
@@ -237,9 +237,15 @@ def _never_write(*names: str) -> Callable[[], None]:
     return patch
 
 
-PATCHES["cgroup: memory"] = _never_write("memory.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes")
-PATCHES["cgroup: pids"] = _never_write("pids.max")
-PATCHES["cgroup: cpu"] = _never_write("cpu.max", "cpu.cfs_quota_us")
+# Files of v2 and of v1. On v2 TCP's buffers are a part of memory.max; on v1 they have a limit of their own.
+LIMITS: dict[str, tuple[str, ...]] = {
+    "cgroup: memory": ("memory.max", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"),
+    "cgroup: swap": ("memory.swap.max", "memory.memsw.limit_in_bytes"),
+    "cgroup: TCP buffers": ("memory.max", "memory.kmem.tcp.limit_in_bytes"),
+    "cgroup: pids": ("pids.max",),
+    "cgroup: cpu": ("cpu.max", "cpu.cfs_quota_us"),
+}
+PATCHES |= {name: _never_write(*files) for name, files in LIMITS.items()}
 
 
 @_patch("cgroup: freeze")
@@ -247,10 +253,14 @@ def _never_freeze() -> None:
     cgroups.Cgroup.open_freeze = lambda self: os.open("/dev/null", os.O_WRONLY)  # type: ignore[method-assign]
 
 
+@_patch("cgroup: kill")
+def _never_kill() -> None:
+    cgroups.Cgroup.kill = lambda self: None  # type: ignore[method-assign]
+
+
 @_patch("FIRST: cgroup")
 def _enter_no_cgroup() -> None:
     init.FIRST[:] = init.FIRST[1:]
-    server._SHUTDOWN_SECONDS = 0.2  # what no group holds cannot be ended by it; it ends with the builder
 
 
 @_patch("out-of-memory rank")

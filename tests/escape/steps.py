@@ -6,6 +6,7 @@ Functions of the daemons that are looked at: `evaluate` of 256 MB, `other` and `
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from pathlib import Path
 import psutil
 
 from tests.escape import left_out
+from tests.support import packages
 from tests.support.attacks import attack
 from tests.support.daemon import Daemon
+from tests.support.places import TIME_FACTOR
 
 Look = Callable[[Daemon], bool]
 
@@ -45,7 +48,7 @@ def _mount(point: str, option: str) -> str:
 
 def _spares(daemon: Daemon) -> list[psutil.Process]:
     """The processes of sandboxes made ahead, without their makers."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * TIME_FACTOR
     while time.monotonic() < deadline:
         found = []
         for process in daemon.room("builder").children(recursive=True):
@@ -87,6 +90,29 @@ def _works_while_idle(daemon: Daemon) -> bool:
     return bool(_run(daemon, "evaluate", "result = len(ticks) > 50"))
 
 
+def _runs_on(daemon: Daemon) -> bool:
+    """Whether a function goes on whose time is over."""
+    daemon.deploy(packages.load("evaluate"), "endless", Timeout=1)
+    code = "with open('/proc/self/comm', 'w') as name: name.write('endless')\nwhile True: pass"
+    assert daemon.invoke("endless", {"code": code}).json["errorType"] == "Sandbox.Timedout"
+    daemon.delete("endless")
+    deadline = time.monotonic() + 2 * TIME_FACTOR
+    while True:
+        living = "endless" in [process.name() for process in psutil.process_iter(["name"])]
+        if not living or time.monotonic() > deadline:
+            return living
+        time.sleep(0.02)
+
+
+def _may_swap(daemon: Daemon) -> bool:
+    """By what the kernel says of its limit: to try it, the host would need swap."""
+    _run(daemon, "small", "")
+    done = daemon.cli("inspect", str(daemon.environments("small")[0]["Id"]), "--output", "json")
+    found = [row for row in json.loads(done.stdout)["Findings"] if row["name"] in left_out.LIMITS["cgroup: swap"]]
+    assert found, "this kernel does not account for swap"
+    return not all(row["ok"] for row in found)
+
+
 def _door_is_shut(daemon: Daemon, place: tuple[str, int], **policy: object) -> bool:
     """Whether a function cannot connect to what its policy gives it, or not even start."""
     answer = daemon.admin("PUT", "/functions/other/policy", {"AllowEgress": []} | policy)
@@ -108,6 +134,20 @@ def _has_no_invoke_door(daemon: Daemon) -> bool:
     return _door_is_shut(daemon, ("127.0.0.1", 9002), AllowInvoke=True)
 
 
+TCP = """
+import socket
+door, kept, held = socket.create_server(("127.0.0.1", 0)), [], 0
+while held < 160 << 20 and len(kept) < 500:
+    near = socket.create_connection(door.getsockname())
+    kept += [near, door.accept()[0]]
+    near.setblocking(False)
+    try:
+        while True:
+            held += near.send(bytes(1 << 16))
+    except BlockingIOError:
+        pass
+result = held >= 160 << 20
+"""
 BOMB = "result = len(b'x' * (200 << 20))"
 
 
@@ -259,7 +299,10 @@ STEPS: dict[str, Step] = {
         beside="apart from close-on-exec: a descriptor is leaked",
     ),
     "cgroup: memory": Step("a function of 128 MB holds 200 MB", inside(BOMB, "small")),
+    "cgroup: swap": Step("`inspect` finds that it may use the host's swap", _may_swap),
+    "cgroup: TCP buffers": Step("a function of 128 MB has the kernel hold 160 MB", inside(TCP, "small")),
     "cgroup: pids": Step("a fork bomb goes beyond its limit", inside(FORK)),
     "cgroup: freeze": Step("it works while nothing is asked of it", _works_while_idle),
+    "cgroup: kill": Step("it works after its time is over", _runs_on),
     "cgroup: cpu": Step("7 % of a CPU come to an eighth and more", inside(SPIN, "small")),
 }
