@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import inventory, packages
 from tests.support.daemon import Daemon
-from tests.support.places import RUNS
+from tests.support.places import RUNS, TIME_FACTOR
 
 Deployed = Callable[..., str]
 
@@ -101,7 +101,7 @@ def assert_healthy(daemon: Daemon) -> None:
     assert status.status == 200, status
     for room in ("keeper", "builder", "service"):
         assert daemon.room(room).is_running()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 10 * TIME_FACTOR
     while rows := [row for row in daemon.environments() if row["State"] not in ("Idle", "Frozen")]:
         assert time.monotonic() < deadline, rows
         time.sleep(0.02)

@@ -11,6 +11,7 @@ import pytest
 
 from sandboxd.builder.cgroups import CONTROLLERS, Cgroups, base_path, mounts
 from sandboxd.environment.memory import used_bytes
+from tests.support.places import TIME_FACTOR
 
 INSTANCE = "tcg"
 MIB = 1 << 20
@@ -189,7 +190,7 @@ def test_a_frozen_group_takes_no_cpu_and_goes_on_afterwards(group) -> None:
 
 
 def _until(condition) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * TIME_FACTOR
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)

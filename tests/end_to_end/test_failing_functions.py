@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Deployed
+from tests.end_to_end.test_life_of_a_function import eventually
 from tests.support.daemon import Answer, Daemon
 
 
@@ -162,9 +163,4 @@ def test_a_result_that_is_not_json(daemon: Daemon, deployed: Deployed) -> None:
 
 
 def eventually_no_environment(daemon: Daemon, name: str) -> None:
-    import time
-
-    deadline = time.monotonic() + 5
-    while daemon.environments(name):
-        assert time.monotonic() < deadline, daemon.environments(name)
-        time.sleep(0.02)
+    eventually(lambda: not daemon.environments(name))

@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from tests.conftest import Deployed
 from tests.support import packages
 from tests.support.daemon import FUNCTIONS, Daemon
+from tests.support.places import TIME_FACTOR
 
 ROLE = "arn:aws:iam::000000000000:role/test"
 
@@ -194,7 +195,7 @@ def busy(daemon: Daemon, name: str) -> bool:
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * TIME_FACTOR
     while not condition():
         assert time.monotonic() < deadline, "it did not come to be"
         time.sleep(0.01)

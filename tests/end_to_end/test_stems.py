@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Deployed
 from tests.support.daemon import Daemon
+from tests.support.places import TIME_FACTOR
 
 # What the loader gave the process at exec: the one place where the roads show.
 LOOK = """
@@ -50,7 +51,7 @@ def look(daemon: Daemon, name: str) -> dict[str, Any]:
 @pytest.fixture
 def by_stem(daemon: Daemon, deployed: Deployed) -> dict[str, Any]:
     """What a function sees that was bound to a stem; they are made again a moment after each use."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 30 * TIME_FACTOR
     while time.monotonic() < deadline:
         seen = look(daemon, deployed("evaluate"))
         if seen["by_stem"]:

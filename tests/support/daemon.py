@@ -33,6 +33,8 @@ FUNCTIONS = "/2015-03-31/functions"
 ADMIN = "/sandboxd/v1"
 _START_SECONDS = 30 * TIME_FACTOR
 _STOP_SECONDS = 60 * TIME_FACTOR
+_ANSWER_SECONDS = 60 * TIME_FACTOR
+_COMMAND_SECONDS = 120 * TIME_FACTOR
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -220,7 +222,12 @@ class Daemon:
     # doors
 
     def request(
-        self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None, timeout: float = 60
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        timeout: float = _ANSWER_SECONDS,
     ) -> Answer:
         """One request over the unix socket; a body that is not bytes is sent as JSON."""
         payload = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
@@ -233,7 +240,7 @@ class Daemon:
         finally:
             connection.close()
 
-    def admin(self, method: str, path: str, body: Any = None, timeout: float = 60) -> Answer:
+    def admin(self, method: str, path: str, body: Any = None, timeout: float = _ANSWER_SECONDS) -> Answer:
         """One request of the daemon's own API."""
         return self.request(method, ADMIN + path, body, timeout=timeout)
 
@@ -255,7 +262,7 @@ class Daemon:
             "lambda", region_name="us-east-1", endpoint_url=self.endpoint,
             aws_access_key_id=key or self.key["AccessKeyId"],
             aws_secret_access_key=secret or self.key["SecretAccessKey"],
-            config=BotoConfig(retries={"total_max_attempts": 1}, read_timeout=120, **options),
+            config=BotoConfig(retries={"total_max_attempts": 1}, read_timeout=_COMMAND_SECONDS, **options),
         )  # fmt: skip
         self._clients.append(client)
         return client
@@ -274,13 +281,17 @@ class Daemon:
             "AWS_MAX_ATTEMPTS": "1",
         }
         command = [str(SCRIPTS / "aws"), "lambda", *arguments, "--endpoint-url", self.endpoint]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+        return subprocess.run(
+            command, capture_output=True, text=True, env=environment, timeout=_COMMAND_SECONDS, check=False
+        )
 
     def cli(self, *arguments: str, payload: bytes | None = None) -> subprocess.CompletedProcess[str]:
         """The sandboxd command with this daemon's configuration."""
         command = [str(SCRIPTS / "sandboxd"), *arguments]
         environment = clean_environment() | {"SANDBOXD_CONFIG": str(self.config_file)}
-        done = subprocess.run(command, input=payload, capture_output=True, env=environment, timeout=120, check=False)
+        done = subprocess.run(
+            command, input=payload, capture_output=True, env=environment, timeout=_COMMAND_SECONDS, check=False
+        )
         return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
     # functions
@@ -313,7 +324,7 @@ class Daemon:
 
     def wait_settled(self, name: str) -> dict[str, Any]:
         """Wait until a function is neither Pending nor being updated; its configuration."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 30 * TIME_FACTOR
         while True:
             configuration = self.request("GET", f"{FUNCTIONS}/{name}/configuration").json
             if configuration["State"] != "Pending" and configuration["LastUpdateStatus"] != "InProgress":
@@ -325,7 +336,7 @@ class Daemon:
         """Invoke over the unix socket, with the log's tail; `raw` is a payload that is sent as it is."""
         body = raw if raw is not None else json.dumps(payload).encode()
         sent = {"X-Amz-Log-Type": "Tail"} | {k.replace("_", "-"): v for k, v in headers.items()}
-        return self.request("POST", f"{FUNCTIONS}/{name}/invocations", body, sent, timeout=120 * TIME_FACTOR)
+        return self.request("POST", f"{FUNCTIONS}/{name}/invocations", body, sent, timeout=_COMMAND_SECONDS)
 
     def call(self, name: str, payload: Any = None) -> Any:
         """What a function returns for a payload; it must not fail."""

@@ -19,7 +19,7 @@ from pathlib import Path
 import prctl
 import psutil
 
-from tests.support.places import RUNS
+from tests.support.places import RUNS, TIME_FACTOR
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _NAMED = re.compile(r"(?:sandboxd|SANDBOXD|sbx)-([a-z0-9]{1,6})(?![a-z0-9])")
@@ -94,7 +94,7 @@ class Inventory:
 
 def assert_nothing_left(before: Inventory, seconds: float = 10) -> None:
     """The machine holds no more and no less than before; what the kernel ends in the background gets some seconds."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds * TIME_FACTOR
     while True:
         now = Inventory.take()
         difference = now.more_than(before), now.less_than(before)
