@@ -115,8 +115,8 @@ class Host:
     def __init__(
         self, config: Config, cgroups: Cgroups, volumes: Volumes, router: network.Router, program: bytes
     ) -> None:
-        self.router = router
-        self._config, self._cgroups, self._volumes, self._program = config, cgroups, volumes, program
+        self.router, self.volumes = router, volumes
+        self._config, self._cgroups, self._program = config, cgroups, program
         self.slots = Slots(UIDS_PER_INSTANCE // namespaces.UIDS_PER_ENVIRONMENT)
 
     def function_uid(self, slot: int) -> int:
@@ -139,7 +139,7 @@ class Host:
         held: list[int] = []
         try:
             with _step("tmp volume"):
-                held.append(tmp := self._volumes.make(TEMPLATE_MB, self.function_uid(slot)))
+                held.append(tmp := self.volumes.make(TEMPLATE_MB, self.function_uid(slot)))
             with _step("facts"):
                 facts, memory = rootfs.facts_mount_in_parent()
                 held += [facts, memory]
@@ -167,7 +167,7 @@ class Host:
             with _step("tmp volume"):
                 os.close(environment.tmp)
                 environment.tmp = -1
-                environment.tmp = self._volumes.make(spec.tmp_mb, self.function_uid(environment.slot))
+                environment.tmp = self.volumes.make(spec.tmp_mb, self.function_uid(environment.slot))
         if spec.linked:
             environment.address = self.router.addresses.take()
         self._note(environment, spec)

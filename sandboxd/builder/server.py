@@ -81,6 +81,7 @@ class Server:
         self._packages = Packages(code_directory, extractor, config.limits, host, self._selector, self._say)
         self._selector.register(channel, selectors.EVENT_READ, self._on_request)
         self._selector.register(host.router.channel, selectors.EVENT_READ, self._on_router)
+        self._selector.register(host.volumes.channel, selectors.EVENT_READ, self._on_templates)
         self._released: dict[int, IPv4Address] = {}
         self._opening: deque[int] = deque()  # requests that the router has not answered yet; it keeps their order
         self._open = True
@@ -249,6 +250,10 @@ class Server:
                 self._host.go_on(environment, (step, reason) if reason else None)
         else:
             self._host.router.addresses.give_back(self._released.pop(number))
+
+    def _on_templates(self) -> None:
+        """The maker of templates says nothing unasked: it ended, and as with the router, this room ends too."""
+        raise OSError(errno.EPIPE, "the maker of templates ended")
 
     def _answer_open_addresses(self, message: OpenAddresses) -> None:
         environment = self._environments.get(message.environment_id)

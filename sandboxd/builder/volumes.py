@@ -1,8 +1,9 @@
 """/tmp of an environment: a sparse ext4 image without journal on a loop device, gone with its last mount.
 
 Room: root, parent side. A volume is a template's few hundred written kilobytes copied into an unlinked file, so that a
-crash leaves no file. Templates are mke2fs's, one per size, made by a child that stays in the host's mount tree, where
-that program is (growing a mounted template instead takes CAP_SYS_RESOURCE, which not every host's root has).
+crash leaves no file. Templates are mke2fs's, one per size, made in memory by a child that stays in the host's mount
+tree, where that program is (growing a mounted template instead takes CAP_SYS_RESOURCE, which not every host's root
+has).
 """
 
 from __future__ import annotations
@@ -11,12 +12,10 @@ import contextlib
 import errno
 import fcntl
 import os
-import pickle
 import signal
 import socket
 import struct
 import subprocess
-import tempfile
 
 import prctl
 
@@ -28,6 +27,7 @@ TEMPLATE_MB = 512
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
 _LO_FLAGS_AUTOCLEAR = 4
 _BLOCK = 4096
+_MAX_TEMPLATES = 64  # of some 100 kB each: functions may ask for ten thousand sizes
 
 
 class Volumes:
@@ -38,13 +38,13 @@ class Volumes:
         os.makedirs(directory, 0o700, exist_ok=True)
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._templates: dict[int, list[tuple[int, bytes]]] = {}
-        self._maker, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         self._pid = os.fork()
         if self._pid == 0:
             try:
                 prctl.set_proctitle("sandboxd: templates")
                 linux.keep_only((0, 1, 2, theirs.fileno()))
-                _make_templates(directory, socket.socket(fileno=3))
+                _make_templates(socket.socket(fileno=3))
             finally:
                 os._exit(1)
         theirs.close()
@@ -88,7 +88,7 @@ class Volumes:
 
     def close(self) -> None:
         """End the maker of templates; what was mounted lives on."""
-        self._maker.close()
+        self.channel.close()
         os.waitpid(self._pid, 0)
         os.close(self._directory)
         os.close(self._control)
@@ -96,13 +96,16 @@ class Volumes:
     def _template(self, size_mb: int) -> list[tuple[int, bytes]]:
         """The written parts of a fresh filesystem of a size, as (offset, bytes)."""
         if size_mb not in self._templates:
-            self._maker.send(struct.pack("I", size_mb))
-            answer, descriptors, _, _ = socket.recv_fds(self._maker, 4096, 1)
+            self.channel.send(struct.pack("I", size_mb))
+            answer, descriptors, _, _ = socket.recv_fds(self.channel, 4096, 1)
             if not descriptors:
                 raise StepFailed("tmp volume", 0, answer.decode(errors="replace") or "the maker of templates ended")
-            with os.fdopen(descriptors[0], "rb") as file:
-                file.seek(0)
-                self._templates[size_mb] = pickle.load(file)  # noqa: S301  # from a fork of this process
+            try:
+                self._templates[size_mb] = _extents(descriptors[0])
+            finally:
+                os.close(descriptors[0])
+            if len(self._templates) > _MAX_TEMPLATES:
+                del self._templates[next(size for size in self._templates if size != TEMPLATE_MB)]
         return self._templates[size_mb]
 
     def _attach(self, image: int) -> int:
@@ -130,46 +133,46 @@ def _number(loop: int) -> int:
     return os.minor(os.fstat(loop).st_rdev)
 
 
-def _make_templates(directory: str, requests: socket.socket) -> None:
-    """The child: a size in, a memfd with the template's extents out, or a text that says why not."""
+def _make_templates(requests: socket.socket) -> None:
+    """The child: a size in, a memfd with a fresh filesystem out, or a text that says why not."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while request := requests.recv(4):
+        file = os.memfd_create("template")
         try:
-            extents = _extents(directory, struct.unpack("I", request)[0])
+            os.ftruncate(file, struct.unpack("I", request)[0] * MIB)
+            _make_filesystem(file)
+            socket.send_fds(requests, [b"+"], [file])
         except (OSError, subprocess.CalledProcessError) as error:
             detail = getattr(error, "stderr", b"") or str(error).encode()
             requests.send(b"mke2fs: " + detail.strip()[:4000])
-            continue
-        file = os.memfd_create("template")
-        with os.fdopen(os.dup(file), "wb") as writer:
-            pickle.dump(extents, writer)
-        socket.send_fds(requests, [b"+"], [file])
-        os.close(file)
+        finally:
+            os.close(file)
 
 
-def _extents(directory: str, size_mb: int) -> list[tuple[int, bytes]]:
-    size = size_mb * MIB
-    with tempfile.NamedTemporaryFile(dir=directory, prefix=".template-") as file:
-        os.ftruncate(file.fileno(), size)
-        command = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-m", "0", "-O", "^has_journal,^resize_inode",
-                   "-E", "lazy_itable_init=1,nodiscard", file.name]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True)
-        extents: list[tuple[int, bytes]] = []
-        end = 0
-        while end < size:
-            try:
-                start = os.lseek(file.fileno(), end, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # no data behind this
-                    break
-                raise
-            end = os.lseek(file.fileno(), start, os.SEEK_HOLE)
-            data = os.pread(file.fileno(), end - start, start)
-            extents += [
-                (start + i, data[i : i + _BLOCK])
-                for i in range(0, len(data), _BLOCK)
-                if data[i : i + _BLOCK].count(0) != len(data[i : i + _BLOCK])
-            ]
+def _make_filesystem(file: int) -> None:
+    command = ["mke2fs", "-q", "-F", "-t", "ext4", "-b", str(_BLOCK), "-m", "0", "-O", "^has_journal,^resize_inode",
+               "-E", "lazy_itable_init=1,nodiscard", f"/proc/self/fd/{file}"]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, pass_fds=[file])
+
+
+def _extents(file: int) -> list[tuple[int, bytes]]:
+    """What a sparse file has that is not zero, block by block, neighbours in one."""
+    extents: list[tuple[int, bytes]] = []
+    end, size = 0, os.fstat(file).st_size
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # no data behind this
+                break
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        data = os.pread(file, end - start, start)
+        extents += [
+            (start + i, data[i : i + _BLOCK])
+            for i in range(0, len(data), _BLOCK)
+            if data[i : i + _BLOCK].count(0) != len(data[i : i + _BLOCK])
+        ]
     return _merged(extents)
 
 

@@ -34,8 +34,10 @@ class Call:
     answer: Answer | None = None
     error: Exception | None = None
 
-    def check(self) -> None:
-        """Either what was asked for, or an error in AWS's shape, or, with the service itself gone, a cut connection."""
+    def check(self, status: int | None = None) -> None:
+        """The status, if one is given; else what was asked for, or an error in AWS's shape, or, with the service itself
+        gone, a cut connection."""
+        assert status is None or (self.answer is not None and self.answer.status == status), self
         if self.answer is None:
             assert isinstance(self.error, OSError | EOFError) or "Incomplete" in repr(self.error), repr(self.error)
             assert not isinstance(self.error, TimeoutError), "nothing was heard"
@@ -55,6 +57,7 @@ class Faults:
 
     daemon: Daemon
     before: dict[str, int] = field(default_factory=dict)
+    functions: tuple[str, ...] = ("fast", "slow")  # those that survive
     _memory: object = None
 
     def __post_init__(self) -> None:
@@ -71,6 +74,15 @@ class Faults:
         self.daemon.deploy(hello, "fast")
         self.daemon.deploy(hello, "slow", Environment={"Variables": {"PYTHONWARNINGS": "ignore"}})
         self.daemon.call("fast")
+        self.note()
+
+    def deploy(self, function: str, name: str, **members: object) -> None:
+        """Have one function more that must survive."""
+        self.functions += (self.daemon.deploy(packages.load(function), name, **members),)
+        self.note()
+
+    def note(self) -> None:
+        """What there is now, at rest, is what there has to be after a fault."""
         self.rest()
         self.wait_ahead()
         self.before = self.counts()
@@ -127,7 +139,7 @@ class Faults:
 
     def retire(self) -> list[Future[Call]]:
         """End every environment of ours."""
-        return [self.ask(lambda name=name: self._retire(name)) for name in ("fast", "slow")]
+        return [self.ask(lambda name=name: self._retire(name)) for name in self.functions]
 
     def _retire(self, name: str) -> Answer:
         return self.daemon.admin("PUT", f"/functions/{name}/policy", {"AllowEgress": []}, timeout=ANSWER_SECONDS)
@@ -227,7 +239,7 @@ class Faults:
     def is_whole(self) -> None:
         """Functions and code are those of before, nothing is half-made, and nothing is left."""
         listed = self.daemon.request("GET", FUNCTIONS).json["Functions"]
-        assert {row["FunctionName"] for row in listed} - {"new"} == {"fast", "slow"}
+        assert {row["FunctionName"] for row in listed} - {"new"} == set(self.functions)
         for row in listed:  # one that is there can be invoked
             answer = self.invoke(row["FunctionName"])
             assert answer.status == 200 and "x-amz-function-error" not in answer.headers, answer

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import mmap
 import os
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -182,7 +183,8 @@ def _arm_children() -> None:
         (volumes, "_make_templates", "templates"),
     ):
         _in_role(owner, name, role)
-    _before(volumes, "_extents", "make one")
+    _before(volumes, "_make_filesystem", "make one")
+    subprocess.run = functools.partial(subprocess.run, preexec_fn=lambda: at("templates: mke2fs"))
 
 
 def _arm_service() -> None:
