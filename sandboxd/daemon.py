@@ -95,7 +95,11 @@ class _Keeper:
         """Keep one generation alive after another until told to stop, or until several in a row do not serve."""
         refusals = deaths = 0
         while True:
-            rooms = self._start()
+            try:
+                rooms = self._start()
+            except OSError as error:  # no descriptor, process or memory is left for one
+                log.error("cannot start builder and service: %s", error)
+                return 1
             served = self._watch(rooms)
             if self._stopping:
                 return self._stop(rooms)
@@ -105,6 +109,7 @@ class _Keeper:
             deaths = 0 if served else deaths + killed
             if refusals == _MAX_REFUSALS or deaths == _MAX_DEATHS:
                 log.error("did not come up: giving up")
+                self._remove_leftovers()
                 return 1
 
     def _start(self) -> _Rooms:
@@ -165,7 +170,7 @@ class _Keeper:
     def _stop(self, rooms: _Rooms) -> int:
         """Let the service drain, then the builder end what is left."""
         seconds = self._config.drain + _SERVICE_END_SECONDS
-        systemd.notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={(seconds + 2 * _BUILDER_END_SECONDS) * 1e6:.0f}")
+        systemd.notify(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={(seconds + 3 * _BUILDER_END_SECONDS) * 1e6:.0f}")
         for sock in self._sockets:  # who calls now waits for the next generation, or is told at once that there is none
             sock.close()
         rooms.service.send_signal(signal.SIGTERM)
@@ -176,7 +181,18 @@ class _Keeper:
         with contextlib.suppress(subprocess.TimeoutExpired):
             rooms.builder.wait(_BUILDER_END_SECONDS)
         self._end(rooms)
+        if rooms.builder.returncode != 0:
+            self._remove_leftovers()
         return 0
+
+    def _remove_leftovers(self) -> None:
+        """Have that removed which a builder that was killed could not: no start will do it soon."""
+        with contextlib.suppress(OSError):
+            collector = _spawn("sandboxd.builder.leftovers", [_readable(pickle.dumps(self._config))])
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                collector.wait(_BUILDER_END_SECONDS)
+            collector.kill()
+            collector.wait()
 
 
 def _checked(result: int) -> None:

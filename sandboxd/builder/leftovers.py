@@ -1,7 +1,8 @@
 """What a dead generation left: cgroup directories, half-unpacked packages; found by name, removed by `gc` and at start.
 
 Room: root. May: remove what carries this instance's name and a generation that does not live. May not: touch others'.
-As a program: `python -m sandboxd.builder.leftovers [--config FILE] [--dry-run]` prints a JSON list.
+As a program: `python -m sandboxd.builder.leftovers [--config FILE] [--dry-run]` prints a JSON list. The keeper passes
+the descriptor of its configuration instead: it holds the lock, so nothing of this instance lives.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import pickle
 import re
 import sys
 import time
@@ -111,7 +113,12 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path)
     parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("from_keeper", type=int, nargs="?")
     arguments = parser.parse_args()
+    if arguments.from_keeper is not None:
+        with os.fdopen(arguments.from_keeper, "rb") as file:
+            remove(pickle.load(file), keep_generation=None)  # noqa: S301  # from the keeper, which is root
+        return 0
     try:
         config = load(arguments.config)
         living = living_generation(config)

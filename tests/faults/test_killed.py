@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from dataclasses import dataclass
 
 import pytest
 
 from sandboxd.builder import init
-from tests.faults.harness import ANSWER_SECONDS, ROOMS, Faults, held_at
+from tests.faults.harness import ANSWER_SECONDS, ROOMS, Faults, eventually, held_at
+from tests.support.inventory import Inventory
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="starts the daemon")
 
@@ -84,6 +86,8 @@ CASES = [
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """By default one process or two at each point, taking turns; on demand every process."""
+    if "case" not in metafunc.fixturenames:
+        return
     every = metafunc.config.getoption("--every-fault", default=False)
     rows = [
         (case, process)
@@ -108,4 +112,23 @@ def test_killed_at(faults: Faults, case: Case, process: str) -> None:
     for call in calls:
         call.result(ANSWER_SECONDS * 2).check()
     faults.serves_again(process, killed)
+    faults.is_whole()
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_stop_without_a_builder_leaves_nothing(faults: Faults, when: str) -> None:
+    """kill -9 of the builder just before SIGTERM, or while everything comes to its end."""
+    keeper, builder = faults.find("keeper"), faults.find("builder")
+    first, second = (keeper, builder) if when == "before" else (builder, keeper)
+    first.suspend()
+    second.send_signal(signal.SIGKILL if second == builder else signal.SIGTERM)
+    if when == "before":
+        keeper.terminate()
+        keeper.resume()
+    else:
+        eventually(lambda: not faults._named("sandboxd: service"))
+        builder.kill()
+    assert faults.daemon.stop() == 0
+    assert not [name for name in Inventory.take().cgroups if faults.daemon.instance in name]
+    faults.daemon.start()
     faults.is_whole()
