@@ -113,5 +113,5 @@ def test_a_room_that_hangs_is_started_again_and_the_watchdog_hears_of_healthy_on
         with contextlib.suppress(BlockingIOError):
             while True:
                 heard.append(ear.recv(4096))
-    assert heard[-1] == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=45000000"
+    assert heard[-1] == b"STOPPING=1\nEXTEND_TIMEOUT_USEC=55000000"
     assert set(heard[:-1]) == {b"READY=1\nWATCHDOG=1"}
