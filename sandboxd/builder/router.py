@@ -84,11 +84,12 @@ class Router:
         for name, value in (
             ("net/ipv4/ip_forward", "1"),
             ("net/ipv4/icmp_ratemask", "0"),  # every refusal is told, so that no function waits for a timeout
+            # Here are the host's values, and the larger of a link's own and of the one for all counts: systemd's is 2,
+            # which takes a packet from any address that there is a route to.
             ("net/ipv4/conf/all/rp_filter", "1"), ("net/ipv4/conf/default/rp_filter", "1"),
         ):  # fmt: skip
             _set_switch(name, value)
-        for name in ("all", "default"):
-            _disable_ipv6(name)
+        _disable_ipv6("all")  # and of links to come
         for name, (kind, options) in egress.SETS.items():
             self._sets.create(name, stype=f"hash:{kind}", maxelem=1 << 20, **options)
         for network in CLOSED:

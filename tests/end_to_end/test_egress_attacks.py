@@ -9,13 +9,10 @@ import contextlib
 import http.client
 import os
 import socket
-import struct
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 
-import psutil
 import pytest
 
 from sandboxd.builder.egress import FLOWS_PER_ENVIRONMENT, NEW_FLOWS_PER_SECOND
@@ -31,10 +28,10 @@ from tests.support.network import (
     OUTSIDE_IPV6,
     PRIVATE,
     PUBLIC,
-    Namespace,
     NetworkedDaemon,
     World,
 )  # fmt: skip
+from tests.support.packets import REACH, datagram, environment_of, overheard, packet, ping
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
 
@@ -47,74 +44,6 @@ def daemon(world: World) -> Iterator[NetworkedDaemon]:
             made.permit(name, "0.0.0.0/0:80")
         yield made
         assert "Traceback" not in made.log(), made.log()
-
-
-REACH = """
-import socket, time
-kept = socket.create_connection(("8.8.8.8", 80), 2)
-result = kept.recv(100).decode()
-"""
-
-
-def environment_of(daemon: NetworkedDaemon, function: str) -> tuple[IPv4Address, Namespace]:
-    """The address and the network namespace of a new environment of a function."""
-    daemon.permit(function, "0.0.0.0/0:80")
-    before = daemon.inner_links() if daemon.router() else {}
-    daemon.call(function, {"code": REACH})
-    (address,) = set(daemon.inner_links().values()) - set(before.values())
-    return IPv4Address(address), namespace_with(daemon, address)
-
-
-def namespace_with(daemon: NetworkedDaemon, address: str) -> Namespace:
-    for process in daemon.room("builder").children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess, FileNotFoundError):
-            namespace = Namespace.of(process.pid)
-            if f" {address}/32 " in namespace.run("ip", "-o", "addr"):
-                return namespace
-            namespace.close()
-    raise AssertionError(f"no process has {address}")
-
-
-def checksum(data: bytes) -> int:
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def packet(source: str, destination: str, protocol: int, payload: bytes) -> bytes:
-    header = struct.pack(
-        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0, socket.inet_aton(source),
-        socket.inet_aton(destination),
-    )  # fmt: skip
-    return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
-
-
-def datagram(source: str, destination: str, port: int) -> bytes:
-    return packet(source, destination, socket.IPPROTO_UDP, struct.pack("!HHHH", 4444, port, 12, 0) + b"evil")
-
-
-def ping(source: str, destination: str) -> bytes:
-    body = struct.pack("!BBHHH", 8, 0, 0, 1, 1)
-    return packet(source, destination, socket.IPPROTO_ICMP, body[:2] + struct.pack("!H", checksum(body)) + body[4:])
-
-
-@contextlib.contextmanager
-def overheard(namespace: Namespace, link: str) -> Iterator[list[bytes]]:
-    """Every IP packet that a link of a namespace receives meanwhile."""
-    with namespace.entered():
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))  # ETH_P_ALL
-    sock.bind((link, 3))
-    sock.setblocking(False)
-    seen: list[bytes] = []
-    with sock:
-        yield seen
-        time.sleep(0.2)
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                data, about = sock.recvfrom(2048)
-                if about[1] in (0x0800, 0x86DD) and about[2] != socket.PACKET_OUTGOING:
-                    seen.append(data)
 
 
 def test_root_inside_the_namespace_gets_no_further_than_the_function(world: World, daemon: NetworkedDaemon) -> None:

@@ -114,7 +114,7 @@ NO_LIMIT = {
 
 def test_every_limit_is_here() -> None:
     group = cgroups.Cgroup
-    sources = "".join(map(inspect.getsource, (group.limit, group._limit_memory, group.limit_cpu)))
+    sources = "".join(inspect.getsource(one) for one in (group.limit, group._limit_memory, group.limit_cpu))
     written = set(re.findall(r'"((?:memory|cpu|pids)\.[a-z_.]+)"', sources))
     assert written == {name for names in left_out.LIMITS.values() for name in names} | set(NO_LIMIT)
 
