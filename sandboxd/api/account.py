@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from sandboxd.api.functions import Call, Result
+from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.model.limits import Limits
 from sandboxd.store.functions import Functions
 
@@ -19,9 +19,13 @@ class AccountApi:
     def __init__(self, functions: Functions, limits: Limits, directory: Path) -> None:
         self._functions, self._limits, self._directory = functions, limits, directory
 
+    def operations(self) -> Operations:
+        """What the model's operation is done by."""
+        return {"GetAccountSettings": self.get_account_settings}
+
     async def get_account_settings(self, call: Call) -> Result:
         """GetAccountSettings."""
-        versions = self._functions.all()
+        versions = list(self._functions.every_version())
         limit = {
             "TotalCodeSize": shutil.disk_usage(self._directory).total,
             "CodeSizeUnzipped": self._limits.unzipped_bytes,
@@ -29,5 +33,5 @@ class AccountApi:
             "ConcurrentExecutions": self._limits.concurrency,
             "UnreservedConcurrentExecutions": self._limits.concurrency,
         }
-        usage = {"TotalCodeSize": sum(v.code_size for v in versions), "FunctionCount": len(versions)}
+        usage = {"TotalCodeSize": sum(v.code_size for v in versions), "FunctionCount": len(self._functions)}
         return Result(200, {"AccountLimit": limit, "AccountUsage": usage})

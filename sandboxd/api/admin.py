@@ -14,8 +14,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from sandboxd import __version__
+from sandboxd.api.calls import Result
 from sandboxd.api.errors import invalid_parameter
-from sandboxd.api.functions import FunctionsApi, Result
+from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.names import Names
 from sandboxd.api.protocols import Logs, Scheduler
 from sandboxd.api.routes import read_query

@@ -58,7 +58,6 @@ _STANDING: dict[str, tuple[Any, ...]] = {
     "Layers": ([],),
     "LoggingConfig": ({}, {"LogFormat": "Text"}),
     "PackageType": ("Zip",),
-    "Publish": (False,),
     "PublishTo": (),
     "RuntimeConfig": (),
     "SnapStart": ({}, {"ApplyOn": "None"}),
@@ -107,8 +106,6 @@ class Configurations:
             changes["variables"] = tuple(members["Environment"].get("Variables", {}).items())
         if "EphemeralStorage" in members:
             changes["ephemeral_storage"] = members["EphemeralStorage"]["Size"]
-        if members.get("Tags"):
-            changes["extra"] = (("Tags", json.dumps(members["Tags"])),)
         return replace(version, **changes, revision_id=new_revision(), last_modified=now_text())
 
     def initial(self, name: str, arn: str, members: Mapping[str, Any], digest: str, size: int) -> FunctionVersion:
@@ -130,11 +127,16 @@ class Configurations:
         )
         return self.merged(bare, members)
 
-    def describe(self, version: FunctionVersion, *, qualified: bool = False, listed: bool = False) -> dict[str, Any]:
-        """AWS's FunctionConfiguration; `listed` leaves out what ListFunctions leaves out."""
+    def describe(
+        self, version: FunctionVersion, qualifier: str | None = None, *, listed: bool = False
+    ) -> dict[str, Any]:
+        """AWS's FunctionConfiguration; the ARN names the qualifier by which the version was meant.
+
+        `listed` leaves out what ListFunctions leaves out.
+        """
         answer: dict[str, Any] = {
             "FunctionName": version.name,
-            "FunctionArn": f"{version.arn}:{version.version}" if qualified else version.arn,
+            "FunctionArn": f"{version.arn}:{qualifier}" if qualifier else version.arn,
             "Runtime": version.runtime,
             "Role": version.role,
             "Handler": version.handler,

@@ -74,6 +74,15 @@ def update_in_progress(arn: str) -> ApiError:
     return ApiError("ResourceConflictException", text, 409)
 
 
+def revision_differs() -> ApiError:
+    """PreconditionFailedException for a RevisionId that is not the present one."""
+    text = (
+        "The Revision Id provided does not match the latest Revision Id. "
+        "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
+    )
+    return ApiError("PreconditionFailedException", text, 412)
+
+
 def request_too_large(limit: int, operation: str) -> ApiError:
     """The 413 that AWS answers before it reads a request any further."""
     text = f"Request must be smaller than {limit} bytes for the {operation} operation"

@@ -30,7 +30,7 @@ from sandboxd.model.arn import LATEST
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation
 from sandboxd.model.limits import Limits
-from sandboxd.store.functions import Functions
+from sandboxd.store.store import Store
 
 _PREFIX = "/2015-03-31/functions/"
 _SUFFIX = "/invocations"
@@ -66,14 +66,15 @@ class InvokeApi:
 
     def __init__(
         self,
-        functions: Functions,
+        store: Store,
         scheduler: Scheduler,
         reclaimer: Reclaimer,
         names: Names,
         limits: Limits,
         operation: Operation,
     ) -> None:
-        self._functions, self._scheduler, self._reclaimer = functions, scheduler, reclaimer
+        self._functions, self._aliases = store.functions, store.aliases
+        self._scheduler, self._reclaimer = scheduler, reclaimer
         self._names, self._limits, self._operation = names, limits, operation
 
     async def handle(self, target: tuple[str, str], request: Request, request_id: str) -> Response:
@@ -132,7 +133,8 @@ class InvokeApi:
         labels = {"FunctionName": unquote(name)}
         members = take_members(self._operation, labels, read_query(query), request.headers, b"")
         plain, qualifier = self._names.resolve(labels["FunctionName"], members.get("Qualifier"), "InvokeFunction")
-        version = self._functions.resolve(plain, qualifier)
+        number = self._aliases.draw(plain, qualifier) if qualifier else None
+        version = self._functions.resolve(plain, number or qualifier)
         if version is None:
             raise function_not_found(self._names.arn(plain, qualifier or LATEST))
         return version, self._names.arn(plain, qualifier)

@@ -17,8 +17,8 @@ class Scheduler(Protocol):
         """Run a function once. Raises ApiError (TooManyRequestsException, ServiceException)."""
         ...
 
-    def retire(self, function_name: str) -> None:
-        """End the environments that a function has now, each as soon as it is idle."""
+    def retire(self, key: str) -> None:
+        """End the environments that a version (FunctionVersion.key) has now, each as soon as it is idle."""
         ...
 
     def environments(self) -> list[dict[str, Any]]:

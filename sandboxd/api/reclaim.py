@@ -40,15 +40,20 @@ class Reclaimer:
 
     def retire(self, version: FunctionVersion) -> None:
         """End what a version leaves behind; to be called once nothing new can start from it."""
-        self._scheduler.retire(version.name)
-        self._tasks.start_patient(self._drop_code(version.name, version.code_digest, time.monotonic()))
+        self._scheduler.retire(version.key)
+        self._tasks.start_patient(self._drop_code(version, time.monotonic()))
 
-    async def _drop_code(self, name: str, digest: str, since: float) -> None:
-        while digest in self._running or self._has_environment(name, time.monotonic() - since):
+    async def _drop_code(self, version: FunctionVersion, since: float) -> None:
+        digest = version.code_digest
+        while digest in self._running or self._has_environment(version, time.monotonic() - since):
             if self._code.in_use(digest):
                 return
             await asyncio.sleep(_LOOK_AGAIN)
         self._code.drop_unused(digest)
 
-    def _has_environment(self, name: str, age: float) -> bool:
-        return any(row["Function"] == name and row["AgeSeconds"] >= age for row in self._scheduler.environments())
+    def _has_environment(self, version: FunctionVersion, age: float) -> bool:
+        whose = (version.name, version.version)
+        return any(
+            (row["Function"], row["Version"]) == whose and row["AgeSeconds"] >= age
+            for row in self._scheduler.environments()
+        )

@@ -11,18 +11,22 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from sandboxd.api.account import AccountApi
 from sandboxd.api.admin import PREFIX as ADMIN
 from sandboxd.api.admin import AdminApi, endpoint
+from sandboxd.api.aliases import AliasesApi
+from sandboxd.api.calls import Call, Operations, Result
+from sandboxd.api.changes import Changes
 from sandboxd.api.configuration import Configurations
 from sandboxd.api.downloads import PREFIX as DOWNLOADS
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request_too_large
-from sandboxd.api.functions import Call, FunctionsApi, Result
+from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.invoke import InvokeApi, invoke_target, new_request_id
+from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.peers import Peers
 from sandboxd.api.protocols import Logs, Scheduler
@@ -32,6 +36,7 @@ from sandboxd.api.service_model import ServiceModel
 from sandboxd.api.sigv4 import Verifier
 from sandboxd.api.tasks import Tasks
 from sandboxd.api.validation import take_members
+from sandboxd.api.versions import VersionsApi
 from sandboxd.config import Config
 from sandboxd.errors import ApiError
 from sandboxd.http import Request, Response
@@ -57,26 +62,24 @@ class Api:
         names = Names(config.region, config.account_id)
         configurations = Configurations(config.limits, store.images, config.region)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
-        functions = FunctionsApi(store, configurations, names, reclaimer, logs, self._downloads, self._tasks)
-        account = AccountApi(store.functions, config.limits, config.service_dir)
-        self._operations: dict[str, Callable[[Call], Coroutine[Any, Any, Result]]] = {
-            "CreateFunction": functions.create_function,
-            "DeleteFunction": functions.delete_function,
-            "GetAccountSettings": account.get_account_settings,
-            "GetFunction": functions.get_function,
-            "GetFunctionConfiguration": functions.get_function_configuration,
-            "ListFunctions": functions.list_functions,
-            "ListVersionsByFunction": functions.list_versions_by_function,
-            "PublishVersion": functions.publish_version,
-            "UpdateFunctionCode": functions.update_function_code,
-            "UpdateFunctionConfiguration": functions.update_function_configuration,
-        }
+        changes = Changes()
+        lookup = Lookup(store, names, changes)
+        versions = VersionsApi(store, configurations, lookup, changes, reclaimer)
+        functions = FunctionsApi(
+            store, configurations, names, lookup, changes, versions, reclaimer, logs, self._downloads, self._tasks
+        )
+        self._operations: Operations = (
+            functions.operations()
+            | versions.operations()
+            | AliasesApi(store, names, lookup).operations()
+            | AccountApi(store.functions, config.limits, config.service_dir).operations()
+        )
         model = ServiceModel.load(self._operations.keys() | {"Invoke"})
         _apply_limits(model, config.limits)
         self._errors = ErrorWriter(model.errors)
         self._routes = Routes(model.operations.values())
         invoke = model.operations["Invoke"]
-        self._invoke = InvokeApi(store.functions, scheduler, reclaimer, names, config.limits, invoke)
+        self._invoke = InvokeApi(store, scheduler, reclaimer, names, config.limits, invoke)
         self._admin = AdminApi(config, store, functions, names, scheduler, logs)
         self._tcp_origin = endpoint(*config.api_listen)
 

@@ -16,6 +16,7 @@ from sandboxd.errors import ApiError
 _SHOWN = 4096  # characters of a wrong value that an answer repeats
 _KINDS = {str: "STRING_VALUE", int: "NUMBER_VALUE", float: "NUMBER_VALUE", bool: "BOOLEAN_VALUE"}
 _WANTED = {"string": "a String", "blob": "a Blob", "integer": "an Integer", "long": "a Long", "boolean": "a Boolean"}
+_WANTED |= {"double": "a Double", "float": "a Float"}
 
 
 def take_members(
@@ -108,6 +109,8 @@ def _typed(shape: Shape, value: Any) -> Any:
             return value
         case "integer" | "long" if isinstance(value, int) and not isinstance(value, bool):
             return value
+        case "double" | "float" if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
     if isinstance(value, list | dict):
         start = "list" if isinstance(value, list) else "structure or map"
         raise serialization_error(f"Start of {start} found where not expected.")
@@ -164,12 +167,16 @@ def _value_problems(shape: Shape, value: Any, path: str) -> Iterator[str]:
             assert shape.item is not None and shape.key is not None
             if any(any(_text_broken(shape.key, key)) for key in value):
                 yield failed + f"Map keys must satisfy constraint: [{', '.join(_constraints(shape.key))}]"
-            if any(any(_text_broken(shape.item, item)) for item in value.values()):
+            if any(any(_item_broken(shape.item, item)) for item in value.values()):
                 yield failed + f"Map value must satisfy constraint: [{', '.join(_constraints(shape.item))}]"
         case "string":
             yield from (failed + constraint for constraint in _text_broken(shape, value))
-        case "integer" | "long":
+        case "integer" | "long" | "double" | "float":
             yield from (failed + constraint for constraint in _broken(shape, value, "value"))
+
+
+def _item_broken(shape: Shape, item: Any) -> Iterator[str]:
+    return _text_broken(shape, item) if isinstance(item, str) else _broken(shape, item, "value")
 
 
 def _text_broken(shape: Shape, text: str) -> Iterator[str]:
@@ -183,7 +190,7 @@ def _text_broken(shape: Shape, text: str) -> Iterator[str]:
         yield f"Member must satisfy regular expression pattern: {shape.pattern}"
 
 
-def _broken(shape: Shape, number: int, what: str) -> Iterator[str]:
+def _broken(shape: Shape, number: float, what: str) -> Iterator[str]:
     if shape.high is not None and number > shape.high:
         yield f"Member must have {what} less than or equal to {shape.high}"
     if shape.low is not None and number < shape.low:
@@ -191,7 +198,12 @@ def _broken(shape: Shape, number: int, what: str) -> Iterator[str]:
 
 
 def _constraints(shape: Shape) -> Iterator[str]:
-    """Every constraint of a text shape, as AWS lists them where one element of a list or map breaks any."""
+    """Every constraint of a shape, as AWS lists them where one element of a list or map breaks any."""
+    if shape.kind == "double":
+        yield f"Member must have value less than or equal to {float(shape.high or 0)}"
+        yield f"Member must have value greater than or equal to {float(shape.low or 0)}"
+        yield "Member must not be null"
+        return
     if shape.enum:
         yield f"Member must satisfy enum value set: [{', '.join(shape.enum)}]"
         yield "Member must not be null"

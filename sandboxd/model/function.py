@@ -5,6 +5,7 @@ Room: model.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 from sandboxd.model.egress import EgressRule, HostRule
@@ -48,10 +49,33 @@ class FunctionVersion:
     state_reason: str = ""  # why it is Failed; Pending and InProgress have AWS's standing words
     last_update_status: str = "InProgress"
     last_published: int = 0  # of $LATEST: numbers are never given twice
-    published_from: str = ""  # of a published version: $LATEST's revision_id at that moment
-    extra: tuple[tuple[str, str], ...] = ()  # further configuration members, as JSON text by member name
+    published_from: str = ""  # of a published version: $LATEST's `content` at that moment
+    settings: tuple[tuple[str, str], ...] = ()  # further configuration members, as JSON text by member name
 
     @property
     def key(self) -> str:
         """What environments are reused by: the same key means the same code and configuration."""
         return f"{self.name}:{self.version}:{self.revision_id}"
+
+    @property
+    def content(self) -> str:
+        """A digest of code and configuration: of two versions with the same nothing that a client can set differs."""
+        variables = None if self.variables is None else sorted(self.variables)
+        members = (
+            self.runtime, self.role, self.handler, self.code_digest, self.memory_size, self.timeout, self.description,
+            self.ephemeral_storage, self.architectures, variables, self.settings,
+        )  # fmt: skip
+        return hashlib.sha256(repr(members).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """A name for a version, and for a second one that gets `weight` (0 to 1) of the invocations."""
+
+    function: str
+    name: str
+    version: str
+    description: str
+    revision_id: str
+    second_version: str = ""
+    weight: float = 0.0

@@ -60,10 +60,10 @@ class EnvironmentDied:
 
 
 @dataclass(frozen=True, slots=True)
-class FunctionRetired:
-    """A function was changed or deleted: none of its environments takes another invocation."""
+class VersionRetired:
+    """A version was replaced or deleted: none of its environments takes another invocation."""
 
-    function_name: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ Event = (
     | EnvironmentFailed
     | InvocationFinished
     | EnvironmentDied
-    | FunctionRetired
+    | VersionRetired
     | DrainStarted
     | Tick
 )
@@ -167,7 +167,7 @@ class Pool:
         self._idle = IdleEnvironments(keep_alive)
         self._memory, self._memory_limit = 0, memory
         self._environments: dict[int, _Environment] = {}
-        self._of_function: dict[str, set[int]] = {}
+        self._of_version: dict[str, set[int]] = {}
         self._last_id = 0
         self._draining = False
 
@@ -201,8 +201,8 @@ class Pool:
                 return self._fail(self._environments[environment_id], again, now)
             case EnvironmentDied(environment_id):
                 return self._bury(environment_id) if environment_id in self._environments else []
-            case FunctionRetired(function_name):
-                return self._retire(sorted(self._of_function.get(function_name, ())))
+            case VersionRetired(key):
+                return self._retire(sorted(self._of_version.get(key, ())))
             case DrainStarted():
                 self._draining = True
                 return self._retire(list(self._environments))
@@ -225,7 +225,7 @@ class Pool:
         self._last_id += 1
         environment = _Environment(self._last_id, function_name, key, _Use.STARTING, request_id, now)
         self._environments[environment.id] = environment
-        self._of_function.setdefault(function_name, set()).add(environment.id)
+        self._of_version.setdefault(key, set()).add(environment.id)
         return Start(request_id, environment.id)
 
     def _finish(self, environment: _Environment, lives: bool, memory: int, now: float) -> list[Instruction]:
@@ -277,8 +277,8 @@ class Pool:
     def _forget(self, environment: _Environment) -> Destroy:
         del self._environments[environment.id]
         self._memory -= environment.memory
-        same = self._of_function[environment.function_name]
+        same = self._of_version[environment.key]
         same.discard(environment.id)
         if not same:
-            del self._of_function[environment.function_name]
+            del self._of_version[environment.key]
         return Destroy(environment.id)

@@ -179,9 +179,9 @@ class Scheduler:
         if environment is not None:
             environment.exited(exited)
 
-    def retire(self, function_name: str) -> None:
-        """A function was changed or deleted: its environments end, those in use after their invocation."""
-        self._tell(pool.FunctionRetired(function_name))
+    def retire(self, key: str) -> None:
+        """A version was replaced or deleted: its environments end, those in use after their invocation."""
+        self._tell(pool.VersionRetired(key))
 
     def environments(self) -> list[dict[str, Any]]:
         """What people are shown of every environment."""

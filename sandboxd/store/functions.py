@@ -12,6 +12,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import sqlite3
+from bisect import bisect_left, insort
+from collections.abc import Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -31,10 +33,11 @@ class Functions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        rows = database.read("SELECT record FROM function_versions ORDER BY name")
+        rows = database.read("SELECT record FROM function_versions")
         versions = [_version(str(record)) for (record,) in rows]
         self._described = {version.name: version for version in versions if version.version == LATEST}
         self._serving = dict(self._described)
+        self._names = sorted(self._described)
         self._published: dict[str, dict[str, FunctionVersion]] = {name: {} for name in self._described}
         for version in sorted((v for v in versions if v.version != LATEST), key=lambda v: int(v.version)):
             self._published[version.name][version.version] = version
@@ -54,17 +57,19 @@ class Functions:
             return self._described.get(name)
         return self._published.get(name, {}).get(qualifier)
 
-    def all(self) -> list[FunctionVersion]:
-        """Every function as the API shows it, by name."""
-        return [self._described[name] for name in sorted(self._described)]
+    def all(self, begin: str = "") -> Iterator[FunctionVersion]:
+        """Every function as the API shows it, by name, from one that `begin` names or would stand before."""
+        for index in range(bisect_left(self._names, begin), len(self._names)):
+            yield self._described[self._names[index]]
 
     def versions(self, name: str) -> list[FunctionVersion]:
         """$LATEST as the API shows it, and every published version, oldest first."""
         return [self._described[name], *self._published[name].values()]
 
-    def every_version(self) -> list[FunctionVersion]:
-        """The versions of every function, by name."""
-        return [version for name in sorted(self._described) for version in self.versions(name)]
+    def every_version(self, begin: str = "") -> Iterator[FunctionVersion]:
+        """The versions of every function, by name, from one that `begin` names or would stand before."""
+        for latest in self.all(begin):
+            yield from self.versions(latest.name)
 
     def uses_code(self, digest: str) -> bool:
         """Whether any version, shown or serving, is made from this package."""
@@ -82,6 +87,7 @@ class Functions:
             raise FunctionExists(version.name) from None
         self._described[version.name] = self._serving[version.name] = version
         self._published[version.name] = {}
+        insort(self._names, version.name)
 
     async def publish(self, latest: FunctionVersion, published: FunctionVersion) -> None:
         """Add a version that was made of `latest`, which knows its number."""
@@ -117,10 +123,14 @@ class Functions:
         await self._database.write(lambda c: _update(c, version))
         self._described[version.name] = self._serving[version.name] = version
 
-    async def delete(self, name: str) -> None:
-        """Remove a function with all its versions."""
-        await self._database.write(lambda c: c.execute("DELETE FROM function_versions WHERE name = ?", (name,)))
+    def delete_rows(self, connection: sqlite3.Connection, name: str) -> None:
+        """A deleted function's part of a transaction; `forget` follows it."""
+        connection.execute("DELETE FROM function_versions WHERE name = ?", (name,))
+
+    def forget(self, name: str) -> None:
+        """The function is deleted with all its versions."""
         del self._described[name], self._serving[name], self._published[name]
+        del self._names[bisect_left(self._names, name)]
 
 
 def _insert(connection: sqlite3.Connection, version: FunctionVersion) -> None:
@@ -143,7 +153,7 @@ def _record(version: FunctionVersion) -> str:
 
 def _version(record: str) -> FunctionVersion:
     fields: dict[str, Any] = json.loads(record)
-    for name in ("architectures", "variables", "extra"):
+    for name in ("architectures", "variables", "settings"):
         fields[name] = _tuples(fields[name])
     policy = fields.pop("policy")
     rules = (EgressRule(IPv4Network(r["network"]), r["port_first"], r["port_last"]) for r in policy["egress"])

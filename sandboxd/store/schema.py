@@ -29,6 +29,23 @@ _MIGRATIONS = (
             create_date TEXT NOT NULL
         ) STRICT, WITHOUT ROWID
         """,
+        """
+        CREATE TABLE aliases (
+            function TEXT NOT NULL,
+            name     TEXT NOT NULL,
+            record   TEXT NOT NULL,  -- every field of model.function.Alias, as JSON
+            PRIMARY KEY (function, name)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE settings (
+            kind      TEXT NOT NULL,
+            function  TEXT NOT NULL,
+            qualifier TEXT NOT NULL,  -- empty: of the function itself
+            document  TEXT NOT NULL,  -- JSON
+            PRIMARY KEY (function, qualifier, kind)
+        ) STRICT, WITHOUT ROWID
+        """,
     ),
 )
 

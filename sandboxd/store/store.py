@@ -10,11 +10,13 @@ from dataclasses import dataclass, replace
 
 from sandboxd.config import Config
 from sandboxd.model.arn import LATEST
+from sandboxd.store.aliases import Aliases
 from sandboxd.store.code import Code, Unpacker
 from sandboxd.store.database import Database
 from sandboxd.store.functions import Functions
 from sandboxd.store.images import Images
 from sandboxd.store.keys import Keys
+from sandboxd.store.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,8 @@ class Store:
 
     database: Database
     functions: Functions
+    aliases: Aliases
+    settings: Settings
     code: Code
     keys: Keys
     images: Images
@@ -34,9 +38,17 @@ class Store:
         functions = Functions(database)
         zips = config.service_dir / "zips"
         code = Code(zips, config.code_dir, builder, config.limits, functions.uses_code)
-        store = cls(database, functions, code, Keys(database), Images(config.images_dir))
+        aliases, settings = Aliases(database), Settings(database)
+        store = cls(database, functions, aliases, settings, code, Keys(database), Images(config.images_dir))
         await store._recover()
         return store
+
+    async def delete_function(self, name: str) -> None:
+        """Remove a function and everything that is its own, at once."""
+        parts = (self.functions, self.aliases, self.settings)
+        await self.database.write(lambda c: [part.delete_rows(c, name) for part in parts])
+        for part in parts:
+            part.forget(name)
 
     def close(self) -> None:
         """Finish the writes under way and close every file."""
@@ -45,7 +57,7 @@ class Store:
 
     async def _recover(self) -> None:
         failures = await self.code.recover({version.code_digest for version in self.functions.every_version()})
-        for version in self.functions.every_version():
+        for version in list(self.functions.every_version()):
             reason = failures.get(version.code_digest, "")
             state = "Failed" if reason else "Active"
             if (version.state, version.state_reason, version.last_update_status) == (state, reason, "Successful"):

@@ -52,7 +52,7 @@ class EchoScheduler:
 
     def __init__(self) -> None:
         self.invocations: list[Invocation] = []
-        self.retired: list[str] = []
+        self.retired: list[str] = []  # name and version
         self.rows: list[dict[str, Any]] = []
         self.raises: ApiError | None = None
         self.function_error: str | None = None
@@ -65,8 +65,8 @@ class EchoScheduler:
         tail = b"START\nEND\n" if invocation.tail else b""
         return InvocationResult(Outcome.OK, invocation.payload, function_error=self.function_error, log_tail=tail)
 
-    def retire(self, function_name: str) -> None:
-        self.retired.append(function_name)
+    def retire(self, key: str) -> None:
+        self.retired.append(key.rpartition(":")[0])
 
     def environments(self) -> list[dict[str, Any]]:
         return self.rows

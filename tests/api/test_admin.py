@@ -46,7 +46,7 @@ def test_policy(endpoint: Endpoint) -> None:
     wanted = {"AllowEgress": ["0.0.0.0/0:443", "10.0.0.0/8:1-1000", "*.example.org:443"], "AllowInvoke": True}
     assert ask(endpoint, "PUT", "/functions/hello/policy", wanted) == (200, wanted)
     assert ask(endpoint, "GET", "/functions/hello/policy") == (200, wanted)
-    assert endpoint.scheduler.retired == ["hello"]
+    assert endpoint.scheduler.retired == ["hello:$LATEST"]
     assert endpoint.settled("hello")["RevisionId"] != before["RevisionId"]
     version = endpoint.store.functions.resolve("hello")
     assert version is not None and version.policy.invoke

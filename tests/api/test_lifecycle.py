@@ -63,7 +63,7 @@ def test_update_of_code_and_configuration(endpoint: Endpoint, client: Any) -> No
     shown = client.get_function_configuration(FunctionName="hello")
     assert (shown["MemorySize"], shown["Timeout"], shown["Environment"]) == (192, 9, {"Variables": {"WORD": "ü"}})
     assert shown["CodeSize"] == len(package("x = 1"))
-    assert endpoint.scheduler.retired == ["hello", "hello"]
+    assert endpoint.scheduler.retired == ["hello:$LATEST"] * 2
 
 
 def test_invocations_meet_the_old_version_until_the_update_is_done(endpoint: Endpoint, client: Any) -> None:
@@ -142,7 +142,7 @@ def test_delete(endpoint: Endpoint, client: Any) -> None:
     missing = "Function not found: arn:aws:lambda:us-east-1:111111111111:function:hello"
     assert error_of(client.get_function, FunctionName="hello") == ("ResourceNotFoundException", 404, missing)
     assert error_of(client.delete_function, FunctionName="hello") == ("ResourceNotFoundException", 404, missing)
-    assert (endpoint.scheduler.retired, endpoint.logs.texts) == (["hello"], {})
+    assert (endpoint.scheduler.retired, endpoint.logs.texts) == (["hello:$LATEST"], {})
     eventually(lambda: not list(endpoint.config.code_dir.iterdir()))
     eventually(lambda: not list((endpoint.config.service_dir / "zips").iterdir()))
 
@@ -150,12 +150,12 @@ def test_delete(endpoint: Endpoint, client: Any) -> None:
 def test_code_stays_while_an_older_environment_has_it(endpoint: Endpoint, client: Any) -> None:
     endpoint.create()
     old = next(endpoint.config.code_dir.iterdir())
-    endpoint.scheduler.rows = [{"Function": "hello", "AgeSeconds": 1e9}]
+    endpoint.scheduler.rows = [{"Function": "hello", "Version": "$LATEST", "AgeSeconds": 1e9}]
     client.update_function_code(FunctionName="hello", ZipFile=package("new"))
     endpoint.settled("hello")
     time.sleep(0.5)
     assert old.exists()
-    endpoint.scheduler.rows = [{"Function": "hello", "AgeSeconds": 0.0}]
+    endpoint.scheduler.rows = [{"Function": "hello", "Version": "$LATEST", "AgeSeconds": 0.0}]
     eventually(lambda: not old.exists())
     assert len(list(endpoint.config.code_dir.iterdir())) == 1
 

@@ -19,7 +19,7 @@ from sandboxd.scheduler.pool import (
     EnvironmentReady,
     Event,
     Freeze,
-    FunctionRetired,
+    VersionRetired,
     Instruction,
     InvocationArrived,
     InvocationFinished,
@@ -113,13 +113,13 @@ def test_retirement() -> None:
     pool.handle(arrived("a"), 1)  # in 2
     pool.handle(arrived("b", "f:new"), 1)  # starts 3
     pool.handle(arrived("c", "g:1", "g"), 1)
-    assert pool.handle(FunctionRetired("f"), 2) == [Destroy(1)]
+    assert pool.handle(VersionRetired("f:1"), 2) == [Destroy(1)]
     assert pool.handle(InvocationFinished(2, True), 3) == [Destroy(2)]
     pool.handle(EnvironmentReady(3), 3)
-    assert pool.handle(InvocationFinished(3, True), 4) == [Destroy(3)]
+    assert pool.handle(InvocationFinished(3, True), 4) == [Freeze(3)]
     pool.handle(EnvironmentReady(4), 4)
     assert pool.handle(InvocationFinished(4, True), 4) == [Freeze(4)]
-    assert pool.handle(FunctionRetired("unknown"), 5) == []
+    assert pool.handle(VersionRetired("unknown"), 5) == []
 
 
 def test_an_undelivered_invocation_gets_another_environment_whatever_happens_meanwhile() -> None:
@@ -366,12 +366,12 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             assert self.feed(EnvironmentDied(environment_id)) == [Destroy(environment_id)]
 
-    @rule(function=st.sampled_from(FUNCTIONS))
-    def function_is_retired(self, function: str) -> None:
-        mine = {e for e, key in self.key.items() if key in KEYS[function]}
+    @rule(retired=st.sampled_from([key for keys in KEYS.values() for key in keys]))
+    def version_is_retired(self, retired: str) -> None:
+        mine = {e for e, key in self.key.items() if key == retired}
         self.doomed |= mine & self.serving.keys()
         self.retired |= mine & self.serving.keys()
-        gone = self.feed(FunctionRetired(function))
+        gone = self.feed(VersionRetired(retired))
         assert {i.environment_id for i in gone} == mine - self.serving.keys()  # type: ignore[union-attr]
 
     @rule(seconds=st.floats(0, 2 * KEEP_ALIVE))

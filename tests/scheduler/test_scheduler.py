@@ -169,7 +169,7 @@ def test_retirement_fails_nothing_in_flight(tmp_path: Path) -> None:
         await asyncio.sleep(0.1)
         starting = asyncio.ensure_future(play.numbers(function))
         await play.until(lambda: len(play.scheduler.environments()) == 2)
-        play.scheduler.retire("hello")
+        play.scheduler.retire(function.key)
         play.scheduler.retire("unknown")
         assert await running == [idle[0], 2]
         assert (await starting)[1] == 1

@@ -70,7 +70,7 @@ def test_every_field_survives(tmp_path: Path) -> None:
     policy = Policy((EgressRule(IPv4Network("10.0.0.0/8"), 1, 443),), (HostRule("*.example.org", 443),), invoke=True)
     full = version(
         "f", hashlib.sha256(package("1")).hexdigest(), state="Active", last_update_status="Successful",
-        variables=(("A", "ü"), ("B", "")), policy=policy, extra=(("Tags", '{"a": "b"}'),), description="d",
+        variables=(("A", "ü"), ("B", "")), policy=policy, settings=(("TracingConfig", '{"Mode": "Active"}'),), description="d",
         architectures=("arm64",), ephemeral_storage=1024,
     )  # fmt: skip
 
@@ -83,7 +83,7 @@ def test_every_field_survives(tmp_path: Path) -> None:
         key = await store.keys.create("mine")
         store.close()
         again = await opened(config)
-        assert again.functions.all() == [full]
+        assert list(again.functions.all()) == [full]
         assert again.functions.resolve("f") == again.functions.resolve("f", "$LATEST") == full
         assert again.functions.resolve("f", "1") is None
         assert again.keys.all() == [key]
@@ -130,7 +130,7 @@ def test_a_function_whose_package_is_lost_has_failed(tmp_path: Path) -> None:
         again.close()
         os.rename(config.code_dir / "moved", config.code_dir / digest)
         healed = await opened(config)
-        assert healed.functions.all()[0].state == "Active"
+        assert next(healed.functions.all()).state == "Active"
         healed.close()
 
     run(work())
@@ -147,7 +147,7 @@ def test_code_is_unpacked_again_where_it_is_missing(tmp_path: Path) -> None:
         InProcessUnpacker(config.code_dir).remove_code(bytes.fromhex(digest))
         again = await opened(config)
         assert (config.code_dir / digest / "app.py").exists()
-        assert again.functions.all()[0].state == "Active"
+        assert next(again.functions.all()).state == "Active"
         again.close()
 
     run(work())
@@ -207,7 +207,7 @@ def test_uploads_of_the_same_package_at_one_time(tmp_path: Path) -> None:
         await asyncio.gather(*uploads)
         assert len(unpacker.unpacked) == 1
         assert len(names(config.code_dir)) == 1
-        await store.functions.delete("f2")
+        await store.delete_function("f2")
         store.code.drop_unused(*names(config.code_dir))
         assert names(config.code_dir) == names(config.service_dir / "zips") == set()
         assert not store.code._locks and not store.code._held
@@ -229,7 +229,7 @@ def test_an_update_serves_only_when_it_is_done(tmp_path: Path) -> None:
             assert (store.functions.resolve("f"), store.functions.described("f")) == (first, second)
             await store.functions.serve(second)
             assert store.functions.resolve("f") == second
-            await store.functions.delete("f")
+            await store.delete_function("f")
             assert store.functions.resolve("f") is None and len(store.functions) == 0
         store.close()
 
@@ -275,7 +275,7 @@ async def main():
             await store.functions.create(version(f"f{number}", digest))
         print(number, flush=True)
         if number % 3 == 2:
-            await store.functions.delete(f"f{number - 1}")
+            await store.delete_function(f"f{number - 1}")
             store.code.drop_unused(__import__("hashlib").sha256(package(str(number - 1))).hexdigest())
 asyncio.run(main())
 """

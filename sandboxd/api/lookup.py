@@ -1,0 +1,63 @@
+"""From what a client calls a function to the function, version or alias that is meant.
+
+Room: service. May: read the store's maps. May not: change anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sandboxd.api.changes import Changes
+from sandboxd.api.errors import function_not_found, invalid_parameter, revision_differs
+from sandboxd.api.names import Names
+from sandboxd.model.arn import LATEST
+from sandboxd.model.function import FunctionVersion
+from sandboxd.store.store import Store
+
+
+class Lookup:
+    """Finds functions by the members of a request; raises ApiError in AWS's words where there is none."""
+
+    def __init__(self, store: Store, names: Names, changes: Changes) -> None:
+        self._store, self._names, self._changes = store, names, changes
+
+    def named(self, name: str) -> FunctionVersion:
+        """A function by its plain name, as the API shows it."""
+        version = self._store.functions.described(name)
+        if version is None:
+            raise function_not_found(self._names.arn(name))
+        return version
+
+    def function(self, members: Mapping[str, Any], action: str) -> FunctionVersion:
+        """The function of a request, whatever qualifier its name holds."""
+        name, _ = self._names.resolve(members["FunctionName"], action=action)
+        return self.named(name)
+
+    def qualified(self, members: Mapping[str, Any], action: str) -> tuple[FunctionVersion, str | None]:
+        """The version that name and Qualifier mean, by an alias too, and the qualifier."""
+        name, qualifier = self._names.resolve(members["FunctionName"], members.get("Qualifier"), action)
+        number = self._store.aliases.version(name, qualifier) if qualifier else None
+        version = self._store.functions.described(name, number or qualifier)
+        if version is None:
+            raise function_not_found(self._names.arn(name, qualifier))
+        return version, qualifier
+
+    def unqualified(self, members: Mapping[str, Any], action: str) -> FunctionVersion:
+        """The function of a request for what versions and aliases do not support."""
+        name, qualifier = self._names.resolve(members["FunctionName"], action=action)
+        version = self.named(name)
+        if qualifier not in (None, LATEST):
+            raise invalid_parameter(
+                "This operation is permitted on Lambda functions only. Aliases and versions do not support this "
+                "operation. Please specify either a function name or an unqualified function ARN."
+            )
+        return version
+
+    def to_change(self, members: Mapping[str, Any], action: str) -> FunctionVersion:
+        """The function of a request that changes it: nobody else does, and RevisionId, where given, is the present."""
+        version = self.unqualified(members, action)
+        self._changes.check(version.name, self._names.arn(version.name), version)
+        if members.get("RevisionId", version.revision_id) != version.revision_id:
+            raise revision_differs()
+        return version

@@ -1,0 +1,75 @@
+"""What is kept beside a function and its versions: documents by kind and qualifier (tags, policies, event settings).
+
+Room: service. May: write rows. May not: know what a document says.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+from sandboxd.store.database import Database
+
+Document = dict[str, Any]
+
+
+class Settings:
+    """Documents of every function. A document is not changed after it is put: whoever changes one puts another."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._documents: dict[str, dict[str, dict[str, Document]]] = {}  # by kind, function and qualifier
+        for kind, function, qualifier, document in database.read("SELECT * FROM settings"):
+            self._show(str(kind), str(function), str(qualifier), json.loads(str(document)))
+
+    def get(self, kind: str, function: str, qualifier: str = "") -> Document | None:
+        """A document; the qualifier is empty for the function itself."""
+        return self._documents.get(kind, {}).get(function, {}).get(qualifier)
+
+    def of(self, kind: str, function: str) -> list[tuple[str, Document]]:
+        """The documents of a kind that a function has, by qualifier."""
+        return sorted(self._documents.get(kind, {}).get(function, {}).items())
+
+    def every(self, kind: str) -> Iterator[tuple[str, str, Document]]:
+        """Function, qualifier and document of a kind."""
+        for function, documents in sorted(self._documents.get(kind, {}).items()):
+            for qualifier, document in sorted(documents.items()):
+                yield function, qualifier, document
+
+    async def put(self, kind: str, function: str, document: Document, qualifier: str = "") -> None:
+        """Set a document."""
+        row = (kind, function, qualifier, json.dumps(document))
+        await self._database.write(lambda c: c.execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?, ?)", row))
+        self._show(*row[:3], document)
+
+    async def remove(self, kind: str, function: str, qualifier: str = "") -> None:
+        """Remove a document that is there."""
+        statement = "DELETE FROM settings WHERE (kind, function, qualifier) = (?, ?, ?)"
+        await self._database.write(lambda c: c.execute(statement, (kind, function, qualifier)))
+        self._hide(kind, function, qualifier)
+
+    async def remove_qualifier(self, function: str, qualifier: str) -> None:
+        """Remove every document of a version or an alias that is removed."""
+        statement = "DELETE FROM settings WHERE (function, qualifier) = (?, ?)"
+        await self._database.write(lambda c: c.execute(statement, (function, qualifier)))
+        for kind in self._documents:
+            self._hide(kind, function, qualifier)
+
+    def delete_rows(self, connection: sqlite3.Connection, function: str) -> None:
+        """A deleted function's part of a transaction; `forget` follows it."""
+        connection.execute("DELETE FROM settings WHERE function = ?", (function,))
+
+    def forget(self, function: str) -> None:
+        """The function is deleted."""
+        for functions in self._documents.values():
+            functions.pop(function, None)
+
+    def _show(self, kind: str, function: str, qualifier: str, document: Document) -> None:
+        self._documents.setdefault(kind, {}).setdefault(function, {})[qualifier] = document
+
+    def _hide(self, kind: str, function: str, qualifier: str) -> None:
+        documents = self._documents.get(kind, {}).get(function, {})
+        if documents.pop(qualifier, None) is not None and not documents:
+            del self._documents[kind][function]
