@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Deployed
 from tests.end_to_end.test_life_of_a_function import eventually
 from tests.support.daemon import Answer, Daemon
+from tests.support.places import TIME_FACTOR
 
 
 def failed(answer: Answer) -> dict[str, Any]:
@@ -138,7 +139,7 @@ def test_timeout(daemon: Daemon, deployed: Deployed) -> None:
     assert "still here\n" in answer.log
     report = next(line for line in answer.log.splitlines() if line.startswith("REPORT "))
     duration = float(re.search(r"\tDuration: ([0-9.]+) ms", report)[1])
-    assert 1000 <= duration < 1500
+    assert 1000 <= duration < 1000 + 500 * TIME_FACTOR
     assert "Status: timeout" in report
 
 

@@ -10,6 +10,7 @@ import subprocess
 
 from tests.conftest import Deployed
 from tests.support.daemon import SCRIPTS, Daemon, clean_environment
+from tests.support.places import TIME_FACTOR
 
 REPORT = re.compile(
     r"REPORT RequestId: (\S+)\tDuration: (\d+\.\d\d) ms\tBilled Duration: (\d+) ms\tMemory Size: (\d+) MB"
@@ -86,7 +87,7 @@ def test_following(daemon: Daemon, deployed: Deployed) -> None:
             read.append(follower.stdout.readline())
         assert any("after" in line for line in read) and not any("before" in line for line in read)
         os.kill(follower.pid, signal.SIGINT)
-        assert follower.wait(10) == 130
+        assert follower.wait(10 * TIME_FACTOR) == 130
     finally:
         follower.kill()
         follower.communicate()

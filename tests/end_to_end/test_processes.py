@@ -15,6 +15,7 @@ from tests.end_to_end.test_life_of_a_function import busy, eventually
 from tests.support import inventory, packages
 from tests.support.daemon import Daemon
 from tests.support.inventory import Inventory, assert_nothing_left
+from tests.support.places import TIME_FACTOR
 
 NewDaemon = Callable[..., Daemon]
 pytestmark = pytest.mark.usefixtures("alone")
@@ -157,8 +158,8 @@ def test_sigterm_lets_requests_in_flight_end(fresh_daemon: NewDaemon) -> None:
         began = time.monotonic()
         answers = [one.result() for one in asked]
     assert [answer.json["slept"] for answer in answers] == [1.5, 1.5]
-    assert daemon.process.wait(10) == 0
-    assert time.monotonic() - began < 6
+    assert daemon.process.wait(10 * TIME_FACTOR) == 0
+    assert time.monotonic() - began < 6 * TIME_FACTOR
 
 
 def test_a_drain_has_an_end(fresh_daemon: NewDaemon) -> None:
@@ -171,7 +172,7 @@ def test_a_drain_has_an_end(fresh_daemon: NewDaemon) -> None:
         eventually(lambda: busy(daemon, name))
         began = time.monotonic()
         assert daemon.stop() == 0
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 8 * TIME_FACTOR
         assert (asked.result().status, asked.result().code) == (500, "ServiceException")
         assert asked.result().message == "The service stopped before the invocation ended."
     assert_nothing_left(before)

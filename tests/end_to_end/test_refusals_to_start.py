@@ -16,7 +16,7 @@ from tests.end_to_end.test_life_of_a_function import eventually
 from tests.support import packages
 from tests.support.daemon import FUNCTIONS, SCRIPTS, Daemon, clean_environment
 from tests.support.inventory import Inventory, assert_nothing_left
-from tests.support.places import REPOSITORY
+from tests.support.places import REPOSITORY, TIME_FACTOR
 
 NewDaemon = Callable[..., Daemon]
 pytestmark = pytest.mark.usefixtures("alone")
@@ -26,7 +26,7 @@ def refusal(daemon: Daemon) -> str:
     """What a daemon that cannot start writes; it ends with an error and leaves nothing."""
     before = Inventory.take()
     process = daemon.spawn()
-    assert process.wait(30) not in (0, None)
+    assert process.wait(30 * TIME_FACTOR) not in (0, None)
     assert_nothing_left(before)
     text = daemon.log()
     assert "Traceback" not in text, text
@@ -52,7 +52,7 @@ def test_the_same_instance_twice(fresh_daemon: NewDaemon) -> None:
     daemon.invoke(name)
     second = subprocess.run(
         [SCRIPTS / "sandboxd", "daemon", "--config", daemon.config_file],
-        capture_output=True, text=True, timeout=30, env=clean_environment(), check=False,
+        capture_output=True, text=True, timeout=30 * TIME_FACTOR, env=clean_environment(), check=False,
     )  # fmt: skip
     assert second.returncode not in (0, None)
     assert "another daemon" in second.stderr and "Traceback" not in second.stderr
@@ -74,7 +74,8 @@ def test_not_root(fresh_daemon: NewDaemon) -> None:
     for arguments in (["daemon"], ["gc"]):
         done = subprocess.run(
             [*command, *arguments, "--config", daemon.config_file],
-            capture_output=True, text=True, timeout=30, env=clean_environment(), cwd=REPOSITORY, check=False,
+            capture_output=True, text=True, timeout=30 * TIME_FACTOR, env=clean_environment(), cwd=REPOSITORY,
+            check=False,
         )  # fmt: skip
         assert done.returncode == 2, done
         assert "root" in done.stderr and "Traceback" not in done.stderr

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
 from tests.support import packages
 from tests.support.daemon import Answer, Daemon
+from tests.support.places import TIME_FACTOR
 
 NewDaemon = Callable[..., Daemon]
 
@@ -33,20 +35,21 @@ def test_the_profile_of_today(fresh_daemon: NewDaemon) -> None:
 
 
 def test_the_init_phase_has_a_limit_of_its_own(fresh_daemon: NewDaemon) -> None:
-    daemon = fresh_daemon(limits__init_seconds=1)
+    limit = math.ceil(TIME_FACTOR)
+    daemon = fresh_daemon(limits__init_seconds=limit)
     daemon.start()
     function = packages.load("slow_import")
     quick = daemon.deploy(function, "quick", Environment={"Variables": {"SECONDS": "0.2"}})
     assert number(report(daemon.invoke(quick))["Init Duration"]) >= 200
-    late = daemon.deploy(function, "late", Environment={"Variables": {"SECONDS": "1.5"}}, Timeout=5)
+    late = daemon.deploy(function, "late", Environment={"Variables": {"SECONDS": str(1.5 * limit)}}, Timeout=5 * limit)
     answer = daemon.invoke(late)
     assert "x-amz-function-error" not in answer.headers, answer
-    assert number(report(answer)["Duration"]) >= 1500, "run again as part of the invocation, within its time"
-    assert "INIT_REPORT Init Duration: 10" in daemon.cli("logs", late).stdout
-    never = daemon.deploy(function, "never", Environment={"Variables": {"SECONDS": "60"}}, Timeout=2)
+    assert number(report(answer)["Duration"]) >= 1500 * limit, "run again as part of the invocation, within its time"
+    assert f"INIT_REPORT Init Duration: {limit}0" in daemon.cli("logs", late).stdout
+    never = daemon.deploy(function, "never", Environment={"Variables": {"SECONDS": "900"}}, Timeout=2 * limit)
     answer = daemon.invoke(never)
     assert answer.json["errorType"] == "Sandbox.Timedout"
-    assert answer.json["errorMessage"].endswith("Error: Task timed out after 2.00 seconds")
+    assert answer.json["errorMessage"].endswith(f"Error: Task timed out after {2 * limit}.00 seconds")
 
 
 def test_one_limit_by_itself(fresh_daemon: NewDaemon) -> None:

@@ -18,7 +18,7 @@ from tests.escape.expected import EXPECTED, GROUPS, UNSHOWN
 from tests.support import images, packages
 from tests.support.attacks import Attacker, Canaries, Verdict, facts, judged, with_neighbour
 from tests.support.network import NetworkedDaemon, World
-from tests.support.places import FUNCTIONS, REPOSITORY, RUNS
+from tests.support.places import FUNCTIONS, REPOSITORY, RUNS, TIME_FACTOR
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="starts a daemon")
 
@@ -55,7 +55,7 @@ def _bound_to_a_stem(daemon: NetworkedDaemon) -> str:
         name = daemon.deploy(packages.load("attacker"), f"stem-{number}")
         if not daemon.call(name, {"road": True}):
             return name
-        time.sleep(0.3)  # they are made again a moment after each use
+        time.sleep(0.3 * TIME_FACTOR)  # they are made again a moment after each use
     raise AssertionError("no environment came from a stem")
 
 
@@ -95,7 +95,7 @@ def bare(machine: None) -> Verdicts:
     scratch.mkdir(parents=True)
     done = subprocess.run(
         [sys.executable, "-m", "tests.escape.bare", images.built() / entry["digest"], FUNCTIONS / "attacker", scratch],
-        stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, timeout=60, check=True,
+        stdout=subprocess.PIPE, text=True, cwd=REPOSITORY, timeout=60 * TIME_FACTOR, check=True,
     )  # fmt: skip
     assert not any(scratch.iterdir())
     shutil.rmtree(scratch)
