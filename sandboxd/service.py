@@ -11,7 +11,6 @@ a directory, such as /root, that the service's user cannot read, and the filter 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import pickle
@@ -21,6 +20,7 @@ import resource
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -156,7 +156,7 @@ async def _serve(config: Config, given: Inheritance) -> None:
     ]
     loop.add_signal_handler(signal.SIGTERM, end, "stop")
     os.set_blocking(given.beats, False)
-    beating = loop.create_task(_beat(builder, given.beats))
+    beating = loop.create_task(_beat(builder, given.beats, end))
     log.info("serving http://%s:%d and %s", *config.api_listen, config.api_socket)
     reason = await over
     beating.cancel()
@@ -173,12 +173,20 @@ async def _serve(config: Config, given: Inheritance) -> None:
         sys.exit(1)
 
 
-async def _beat(builder: Client, beats: int) -> None:
-    """Tell the keeper, again and again, that this loop turns and that the builder answers."""
+async def _beat(builder: Client, beats: int, end: Callable[[str], None]) -> None:
+    """Tell the keeper, again and again, that this loop turns and that the builder answers.
+
+    A keeper that is killed takes the builder along, and with it this process, unless the builder was so young that it
+    had not asked for that yet: the first word here finds nobody who reads it.
+    """
     while True:
         await builder.answers()
-        with contextlib.suppress(OSError):  # a keeper that is gone, or has left some 60,000 unread
+        try:
             os.write(beats, b".")
+        except BrokenPipeError:
+            end("the keeper is gone")
+        except BlockingIOError:  # it has left some 60,000 unread
+            pass
         await asyncio.sleep(_BEAT_SECONDS)
 
 

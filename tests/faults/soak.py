@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,7 +110,7 @@ class Soak:
 
         def worker() -> None:
             with contextlib.closing(_Client(self.faults.daemon)) as client:
-                while True:
+                while not self._over.is_set():
                     with self._lock:
                         if next(left, None) is None:
                             return
@@ -118,19 +118,21 @@ class Soak:
                     with self._lock:
                         done[name] += 1
 
-        others = [threading.Thread(target=self._watch, args=(name, done, count))]
-        if faulty:
-            others.append(threading.Thread(target=self._break_things))
-        for one in others:
-            one.start()
-        try:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                for future in [pool.submit(worker) for _ in range(_THREADS)]:
-                    future.result()
-        finally:
+        def until_over(work: Callable[[], None]) -> None:
+            try:
+                work()
+            finally:
+                self._over.set()
+
+        with ThreadPoolExecutor(_THREADS + 2) as pool:
+            others = [pool.submit(until_over, lambda: self._watch(name, done, count))]
+            if faulty:
+                others.append(pool.submit(until_over, self._break_things))
+            workers = [pool.submit(worker) for _ in range(_THREADS)]
+            wait(workers)
             self._over.set()
-            for one in others:
-                one.join()
+            for future in others + workers:
+                future.result()
         self.rates[name] = round(count / (time.monotonic() - began), 1)
 
     def _environment(self, client: _Client) -> None:
@@ -162,13 +164,12 @@ class Soak:
                 continue
             due[fault] += random.expovariate(1 / self.every[fault])
             word, _, process = fault.partition(" ")
-            if word == "kill":
+            if process == "keeper":  # and start it again, as systemd would
+                self.faults.daemon.kill(process)
+                self.faults.daemon.spawn()
+            elif word == "kill":
                 try:
-                    if process == "keeper":  # and start it again, as systemd would
-                        self.faults.daemon.kill(process)
-                        self.faults.daemon.spawn()
-                    else:
-                        os.kill(self.faults.find(process).pid, signal.SIGKILL)
+                    os.kill(self.faults.find(process).pid, signal.SIGKILL)
                 except (ProcessLookupError, AssertionError, IndexError):  # between two generations
                     continue
             else:
