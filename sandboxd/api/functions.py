@@ -91,10 +91,7 @@ class FunctionsApi:
                     await self._store.functions.create(version)
             except FunctionExists:
                 raise _exists(name) from None
-            if members.get("Tags"):
-                await self._store.settings.put("Tags", name, members["Tags"])
-            published = await self._publish(version, members)
-        self._tasks.start(self._settle(version, None, published))
+        published = await self._finish(version, None, members)
         return Result(201, self._configurations.describe(published or version))
 
     async def get_function(self, call: Call) -> Result:
@@ -149,15 +146,19 @@ class FunctionsApi:
                     code_size=len(package),
                     revision_id=new_revision(),
                     last_modified=now_text(),
+                    last_update_status="InProgress",
                 )
-                return await self._update(version, members)
+                await self._store.functions.describe(version)
+        return await self._update(version, {name: members[name] for name in ("Publish",) if name in members})
 
     async def update_function_configuration(self, call: Call) -> Result:
         """UpdateFunctionConfiguration."""
         current = self._lookup.to_change(call.members, "UpdateFunctionConfiguration")
         self._configurations.check(call.members)
+        version = replace(self._configurations.merged(current, call.members), last_update_status="InProgress")
         with self._changes.unless_handed_on(current.name):
-            return await self._update(self._configurations.merged(current, call.members), {})
+            await self._store.functions.describe(version)
+        return await self._update(version, {})
 
     async def delete_function(self, call: Call) -> Result:
         """DeleteFunction."""
@@ -189,45 +190,47 @@ class FunctionsApi:
         """Permit something else; as after an update, environments are made anew."""
         self._lookup.named(name)
         await self._changes.wait(name)
-        current = self._lookup.named(name)
+        self._lookup.named(name)
         before = self._store.functions.versions(name)
         with self._changes.one(name):
-            for published in before[1:]:  # what is taken away is taken from all
-                await self._store.functions.settle(replace(published, policy=policy, revision_id=new_revision()))
-            await self._store.functions.serve(replace(current, policy=policy, revision_id=new_revision()))
+            # What is taken away is taken from all.
+            changed = (replace(version, policy=policy, revision_id=new_revision()) for version in before)
+            await self._store.functions.serve(*changed)
         for version in before:
             self._reclaimer.retire(version)
 
     async def _update(self, version: FunctionVersion, members: dict[str, Any]) -> Result:
-        """Show the new version, and have it serve right behind; the change ends with that."""
-        previous = self._store.functions.resolve(version.name)
-        shown = replace(version, last_update_status="InProgress")
-        await self._store.functions.describe(shown)
-        published = await self._publish(shown, members)
-        self._tasks.start(self._settle(shown, previous, published))
-        if published is not None:
-            return Result(200, self._configurations.describe(published, published.version))
-        return Result(200, self._configurations.describe(shown))
+        """Have what is shown as being updated serve."""
+        published = await self._finish(version, self._store.functions.resolve(version.name), members)
+        return Result(
+            200, self._configurations.describe(published or version, published.version if published else None)
+        )
 
-    async def _publish(self, latest: FunctionVersion, members: dict[str, Any]) -> FunctionVersion | None:
-        """With Publish, a version of what was just made; it is Pending until that serves."""
-        if not members.get("Publish"):
-            return None
-        return await self._versions.publish(replace(latest, state="Pending"), latest.description)
-
-    async def _settle(
-        self, version: FunctionVersion, previous: FunctionVersion | None, published: FunctionVersion | None
-    ) -> None:
+    async def _finish(
+        self, version: FunctionVersion, previous: FunctionVersion | None, members: dict[str, Any]
+    ) -> FunctionVersion | None:
+        """Have what is shown of a function serve, in the background, whatever becomes of what goes with it; the change
+        ends with that. With Publish, a version of it, which is Pending until then.
+        """
+        published = None
         try:
-            if published is not None:
-                await self._store.functions.settle(_settled(published))
-            latest = self._store.functions.described(version.name)
+            if members.get("Tags"):
+                await self._store.settings.put("Tags", version.name, members["Tags"])
+            if members.get("Publish"):
+                published = await self._versions.publish(replace(version, state="Pending"), version.description)
+        finally:
+            self._tasks.start(self._settle(version.name, previous, published))
+        return published
+
+    async def _settle(self, name: str, previous: FunctionVersion | None, published: FunctionVersion | None) -> None:
+        try:
+            latest = self._store.functions.described(name)
             assert latest is not None
-            await self._store.functions.serve(_settled(latest))
+            await self._store.functions.settle(*(_settled(version) for version in (latest, published) if version))
             if previous is not None:
                 self._reclaimer.retire(previous)
         finally:
-            self._changes.end(version.name)
+            self._changes.end(name)
 
     @contextlib.asynccontextmanager
     async def _hold(self, package: bytes) -> AsyncIterator[str]:

@@ -10,7 +10,6 @@ import errno
 import hashlib
 import json
 import logging
-import sqlite3
 from collections.abc import Coroutine
 from typing import Any
 
@@ -46,6 +45,7 @@ from sandboxd.store.store import Store
 
 _HASHED_HERE = 1 << 20  # bytes; a larger body is hashed on a thread, which lets other requests go on
 _ENVELOPE = 262_144  # bytes that AWS allows a CreateFunction around its package in base64
+_UNEXPECTED = "An error occurred and the request cannot be processed."
 
 _log = logging.getLogger("sandboxd.api")
 
@@ -190,8 +190,10 @@ class Api:
         except ApiError as error:
             return self._errors.response(error, request_id)
         except Exception as error:
-            _log.exception("request %s failed", request_id)
-            return self._errors.response(_internal_error(error), request_id)
+            full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+            _log.error("request %s failed: %s", request_id, error, exc_info=not full)
+            reason = "The disk of the service is full." if full else _UNEXPECTED
+            return self._errors.response(ApiError("ServiceException", reason, 500, fault="Service"), request_id)
         if isinstance(result, Response):
             return result
         headers = {"x-amzn-RequestId": request_id}
@@ -237,10 +239,3 @@ def _apply_limits(model: ServiceModel, limits: Limits) -> None:
 
 def _no_such_operation() -> ApiError:
     return access_denied("Unable to determine service/operation name to be authorized")
-
-
-def _internal_error(error: Exception) -> ApiError:
-    full = isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode == sqlite3.SQLITE_FULL
-    if full or (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)):
-        return ApiError("ServiceException", "The disk of the service is full.", 500, fault="Service")
-    return ApiError("ServiceException", "An error occurred and the request cannot be processed.", 500, fault="Service")

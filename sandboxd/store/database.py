@@ -6,6 +6,7 @@ Room: service. May: SQLite. May not: be read on the event loop (what is read the
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -16,6 +17,11 @@ from typing import TypeVar
 from sandboxd.store.schema import migrate
 
 T = TypeVar("T")
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
+
+
+class DiskFull(OSError):
+    """There is no room for a transaction, and nothing of it was done."""
 
 
 class Database:
@@ -41,7 +47,10 @@ class Database:
         return self._connection.execute(query).fetchall()
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` as one transaction on the writer's thread; on disk when this returns, undone when it raises."""
+        """Run `work` as one transaction on the writer's thread; on disk when this returns, undone when it raises.
+
+        Raises DiskFull.
+        """
         return await asyncio.get_running_loop().run_in_executor(self._writer, self._transaction, work)
 
     def close(self) -> None:
@@ -50,12 +59,14 @@ class Database:
         self._connection.close()
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        self._connection.execute("BEGIN IMMEDIATE")
         try:
+            self._connection.execute("BEGIN IMMEDIATE")
             result = work(self._connection)
             self._connection.execute("COMMIT")
-        except BaseException:
+        except BaseException as error:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode in _FULL:
+                raise DiskFull(errno.ENOSPC, "the database's disk is full") from error
             raise
         return result

@@ -9,11 +9,12 @@ Source: https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import sqlite3
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -21,7 +22,7 @@ from sandboxd.errors import SandboxdError
 from sandboxd.model.arn import LATEST
 from sandboxd.model.egress import EgressRule, HostRule
 from sandboxd.model.function import FunctionVersion, Policy
-from sandboxd.store.database import Database
+from sandboxd.store.database import Database, DiskFull
 
 
 class FunctionExists(SandboxdError):
@@ -100,11 +101,6 @@ class Functions:
         self._described[latest.name] = self._serving[latest.name] = latest
         self._published[published.name][published.version] = published
 
-    async def settle(self, published: FunctionVersion) -> None:
-        """Show and run another state of a published version."""
-        await self._database.write(lambda c: _update(c, published))
-        self._published[published.name][published.version] = published
-
     async def withdraw(self, published: FunctionVersion) -> None:
         """Remove a published version."""
         key = (published.name, published.version)
@@ -118,10 +114,26 @@ class Functions:
         await self._database.write(lambda c: _update(c, version))
         self._described[version.name] = version
 
-    async def serve(self, version: FunctionVersion) -> None:
-        """Show another state of a function, and run it from the next invocation on."""
-        await self._database.write(lambda c: _update(c, version))
-        self._described[version.name] = self._serving[version.name] = version
+    async def serve(self, *versions: FunctionVersion) -> None:
+        """Show another state of versions, all at once, and run it from the next invocation on."""
+        await self._database.write(lambda c: _update(c, *versions))
+        self._take(versions)
+
+    async def settle(self, *versions: FunctionVersion) -> None:
+        """As `serve`, with the state that a change ends in: a full disk keeps none from its end.
+
+        What is then not written is what the next start does with all that it finds unsettled (Store.open).
+        """
+        with contextlib.suppress(DiskFull):
+            await self._database.write(lambda c: _update(c, *versions))
+        self._take(versions)
+
+    def _take(self, versions: Iterable[FunctionVersion]) -> None:
+        for version in versions:
+            if version.version == LATEST:
+                self._described[version.name] = self._serving[version.name] = version
+            else:
+                self._published[version.name][version.version] = version
 
     def delete_rows(self, connection: sqlite3.Connection, name: str) -> None:
         """A deleted function's part of a transaction; `forget` follows it."""
@@ -140,10 +152,10 @@ def _insert(connection: sqlite3.Connection, version: FunctionVersion) -> None:
     )
 
 
-def _update(connection: sqlite3.Connection, version: FunctionVersion) -> None:
-    connection.execute(
+def _update(connection: sqlite3.Connection, *versions: FunctionVersion) -> None:
+    connection.executemany(
         "UPDATE function_versions SET code_digest = ?, record = ? WHERE name = ? AND version = ?",
-        (version.code_digest, _record(version), version.name, version.version),
+        [(version.code_digest, _record(version), version.name, version.version) for version in versions],
     )
 
 

@@ -9,7 +9,6 @@ import uuid
 from dataclasses import dataclass, replace
 
 from sandboxd.config import Config
-from sandboxd.model.arn import LATEST
 from sandboxd.store.aliases import Aliases
 from sandboxd.store.code import Code, Unpacker
 from sandboxd.store.database import Database
@@ -57,16 +56,19 @@ class Store:
 
     async def _recover(self) -> None:
         failures = await self.code.recover({version.code_digest for version in self.functions.every_version()})
-        for version in list(self.functions.every_version()):
+        settled = []
+        for version in self.functions.every_version():
             reason = failures.get(version.code_digest, "")
             state = "Failed" if reason else "Active"
             if (version.state, version.state_reason, version.last_update_status) == (state, reason, "Successful"):
                 continue
-            settled = replace(
-                version,
-                state=state,
-                state_reason=reason,
-                last_update_status="Successful",
-                revision_id=str(uuid.uuid4()),
+            settled.append(
+                replace(
+                    version,
+                    state=state,
+                    state_reason=reason,
+                    last_update_status="Successful",
+                    revision_id=str(uuid.uuid4()),
+                )
             )
-            await (self.functions.serve if version.version == LATEST else self.functions.settle)(settled)
+        await self.functions.settle(*settled)

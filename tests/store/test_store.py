@@ -26,6 +26,7 @@ from sandboxd.config import Config
 from sandboxd.errors import PackageRejected, SandboxdError
 from sandboxd.model.egress import EgressRule, HostRule
 from sandboxd.model.function import FunctionVersion, Policy
+from sandboxd.store.database import DiskFull
 from sandboxd.store.functions import FunctionExists
 from sandboxd.store.store import Store
 from tests.store.unpacker import InProcessUnpacker
@@ -70,8 +71,8 @@ def test_every_field_survives(tmp_path: Path) -> None:
     policy = Policy((EgressRule(IPv4Network("10.0.0.0/8"), 1, 443),), (HostRule("*.example.org", 443),), invoke=True)
     full = version(
         "f", hashlib.sha256(package("1")).hexdigest(), state="Active", last_update_status="Successful",
-        variables=(("A", "ü"), ("B", "")), policy=policy, settings=(("TracingConfig", '{"Mode": "Active"}'),), description="d",
-        architectures=("arm64",), ephemeral_storage=1024,
+        variables=(("A", "ü"), ("B", "")), policy=policy, settings=(("TracingConfig", '{"Mode": "Active"}'),),
+        description="d", architectures=("arm64",), ephemeral_storage=1024,
     )  # fmt: skip
 
     async def work() -> None:
@@ -232,6 +233,35 @@ def test_an_update_serves_only_when_it_is_done(tmp_path: Path) -> None:
             await store.delete_function("f")
             assert store.functions.resolve("f") is None and len(store.functions) == 0
         store.close()
+
+    run(work())
+
+
+def test_a_full_disk_keeps_no_change_from_its_end(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        store = await opened(config)
+        async with store.code.hold(package("1")) as digest:
+            first = version("f", digest, last_update_status="InProgress")
+            await store.functions.create(first)
+        store.database._connection.execute("PRAGMA max_page_count = 1")  # which means: as many as there are
+        published = replace(first, version="1")
+        large = replace(first, description="x" * 20_000, last_update_status="Successful")
+        with pytest.raises(DiskFull):
+            await store.functions.publish(large, published)
+        with pytest.raises(DiskFull):
+            await store.functions.serve(large)
+        assert store.functions.versions("f") == [first]
+        await store.functions.settle(large)
+        assert store.functions.resolve("f") == store.functions.described("f") == large
+        store.close()
+        again = await opened(config)
+        recovered = again.functions.resolve("f")
+        assert recovered == replace(
+            first, state="Active", last_update_status="Successful", revision_id=recovered.revision_id
+        )
+        again.close()
 
     run(work())
 
