@@ -23,6 +23,8 @@ COMMANDS = {
     "logs": ("sandboxd.cli.logs", "Print or follow a function's log."),
     "image": ("sandboxd.cli.image", "Build, list and remove runtime images."),
     "function": ("sandboxd.cli.function", "Create, update, show, list and delete functions."),
+    "version": ("sandboxd.cli.version", "Publish, list and delete versions of functions."),
+    "alias": ("sandboxd.cli.alias", "Create, update, show, list and delete aliases of functions."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
     "simulate": ("sandboxd.cli.simulate", "Replay a trace through the scheduler and compare eviction policies."),
     "gc": ("sandboxd.cli.gc", "Remove what a dead daemon left behind."),

@@ -73,6 +73,17 @@ class Client:
             raise Unreachable(f"the daemon at {self._path} did not answer in JSON: {error}") from None
         return document if isinstance(document, dict) else {}
 
+    def every(self, operation: str, path: str, member: str) -> list[dict[str, Any]]:
+        """Every item of an operation that answers in pages; `member` holds a page's."""
+        items: list[dict[str, Any]] = []
+        query: dict[str, str] = {}
+        while True:
+            page = self.call(operation, "GET", path, query=query)
+            items += page.get(member, [])
+            if not page.get("NextMarker"):
+                return items
+            query = {"Marker": page["NextMarker"]}
+
 
 def function_path(name: str, rest: str = "") -> str:
     """The path of a function's resource; the name may carry a qualifier or be an ARN."""

@@ -12,7 +12,7 @@ import click
 from sandboxd.cli.context import Context, Misuse, config_option
 
 
-@click.command
+@click.command(epilog="Example: sandboxd daemon")
 @config_option
 @click.pass_context
 def daemon(ctx: click.Context) -> None:

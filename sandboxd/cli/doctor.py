@@ -13,7 +13,7 @@ from sandboxd.cli.output import harmless, show_json
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
 
-@click.command
+@click.command(epilog="Example: sandboxd doctor")
 @output_option
 @click.pass_context
 def doctor(ctx: click.Context) -> None:

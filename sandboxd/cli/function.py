@@ -85,7 +85,7 @@ def function() -> None:
     """Create, update, show, list and delete functions."""
 
 
-@function.command
+@function.command(epilog="Example: sandboxd function create hello --runtime python3.13 --handler app.handler --dir .")
 @click.argument("name")
 @click.option("--runtime", required=True, metavar="RUNTIME", help="Such as python3.13.")
 @click.option("--handler", required=True, metavar="MODULE.FUNCTION", help="Such as app.handler.")
@@ -124,7 +124,7 @@ def create(
     _finish(context, client, configuration, wait)
 
 
-@function.command
+@function.command(epilog="Example: sandboxd function update hello --memory 256 --env STAGE=test")
 @function_argument
 @click.option("--runtime", metavar="RUNTIME", help="Such as python3.13.")
 @click.option("--handler", metavar="MODULE.FUNCTION", help="Such as app.handler.")
@@ -174,7 +174,7 @@ def update(
     _finish(context, client, configuration, wait)
 
 
-@function.command
+@function.command(epilog="Example: sandboxd function get hello")
 @function_argument
 @output_option
 @click.pass_obj
@@ -188,7 +188,7 @@ def get(context: Context, name: str) -> None:
         _show(document["Configuration"] | document["Policy"])
 
 
-@function.command(name="list")
+@function.command(name="list", epilog="Example: sandboxd function list --output json")
 @output_option
 @click.pass_obj
 def list_functions(context: Context) -> None:
@@ -202,7 +202,7 @@ def list_functions(context: Context) -> None:
     show_table(columns, functions, titles)
 
 
-@function.command
+@function.command(epilog="Example: sandboxd function delete hello")
 @click.argument("name", shell_complete=complete_function)
 @output_option
 @click.pass_obj

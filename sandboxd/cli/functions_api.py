@@ -62,14 +62,7 @@ def configuration(client: Client, name: str) -> dict[str, Any]:
 
 def every(client: Client) -> list[dict[str, Any]]:
     """ListFunctions, all pages."""
-    functions: list[dict[str, Any]] = []
-    query: dict[str, str] = {}
-    while True:
-        page = client.call("ListFunctions", "GET", f"{FUNCTIONS}/", query=query)
-        functions += page.get("Functions", [])
-        if not page.get("NextMarker"):
-            return functions
-        query = {"Marker": page["NextMarker"]}
+    return client.every("ListFunctions", f"{FUNCTIONS}/", "Functions")
 
 
 def delete(client: Client, name: str) -> None:

@@ -12,7 +12,7 @@ from sandboxd.cli.output import show_json, show_table
 from sandboxd.cli.rooms import run_as_root
 
 
-@click.command
+@click.command(epilog="Example: sandboxd gc --dry-run")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed and remove nothing.")
 @output_option
 @click.pass_obj

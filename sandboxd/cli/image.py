@@ -33,7 +33,7 @@ def _complete_recipe(ctx: click.Context, _: click.Parameter, incomplete: str) ->
     return [runtime for runtime in known_runtimes() if runtime.startswith(incomplete)]
 
 
-@image.command
+@image.command(epilog="Example: sandboxd image build python3.13")
 @click.argument("runtime", shell_complete=_complete_recipe)
 @click.option(
     "--force", "--no-cache", is_flag=True, help="Build even if nothing changed, with Debian's newest packages."
@@ -61,7 +61,7 @@ def build(context: Context, runtime: str, force: bool, mirror: str | None) -> No
         click.echo(f"{runtime} is ready: {entry.digest[:12]}, {entry.bytes / (1 << 20):.0f} MB")
 
 
-@image.command(name="list")
+@image.command(name="list", epilog="Example: sandboxd image list")
 @output_option
 @click.pass_obj
 def list_images(context: Context) -> None:
@@ -86,7 +86,7 @@ def _complete_image(ctx: click.Context, _: click.Parameter, incomplete: str) -> 
     return []
 
 
-@image.command
+@image.command(epilog="Example: sandboxd image rm python3.11")
 @click.argument("runtime", shell_complete=_complete_image)
 @output_option
 @click.pass_obj

@@ -12,7 +12,7 @@ from sandboxd.cli.output import show_json, show_table
 from sandboxd.cli.rooms import run_as_root
 
 
-@click.command
+@click.command(epilog="Example: sandboxd inspect 7")
 @click.argument("environment", metavar="ENV", type=click.IntRange(min=1))
 @output_option
 @click.pass_context

@@ -41,7 +41,7 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON")
 
 
-@click.command
+@click.command(epilog='Example: sandboxd invoke hello --payload \'{"name": "world"}\' --log')
 @function_argument
 @click.option(
     "-p", "--payload", metavar="JSON|@FILE|-", default="", callback=_payload, help="The event; - reads standard input."

@@ -21,7 +21,7 @@ def key() -> None:
     """Create, list and delete access keys of the REST API."""
 
 
-@key.command
+@key.command(epilog="Example: sandboxd key create --description 'build server'")
 @click.option("--description", default="", help="What the key is for.")
 @output_option
 @click.pass_obj
@@ -49,7 +49,7 @@ def create(context: Context, description: str) -> None:
         click.echo(f"aws configure set {name} {value} --profile sandboxd")
 
 
-@key.command(name="list")
+@key.command(name="list", epilog="Example: sandboxd key list")
 @output_option
 @click.pass_obj
 def list_keys(context: Context) -> None:
@@ -61,7 +61,7 @@ def list_keys(context: Context) -> None:
         show_table(["AccessKeyId", "CreateDate", "Description"], document.get("Keys", []))
 
 
-@key.command
+@key.command(epilog="Example: sandboxd key delete AKIAIOSFODNN7EXAMPLE")
 @click.argument("key_id")
 @output_option
 @click.pass_obj

@@ -16,7 +16,7 @@ from sandboxd.cli.output import write_log
 WAIT_SECONDS = 20  # of the 30 that the daemon grants one poll
 
 
-@click.command
+@click.command(epilog="Example: sandboxd logs hello --tail 20 --follow")
 @function_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until interrupted.")
 @click.option("--version", "version", default="$LATEST", show_default=True, help="The function's version.")

@@ -24,7 +24,7 @@ _COLUMNS = {
 }
 
 
-@click.command
+@click.command(epilog="Example: sandboxd ps")
 @output_option
 @click.pass_obj
 def ps(context: Context) -> None:

@@ -31,7 +31,7 @@ _COLUMNS = {
 }
 
 
-@click.command
+@click.command(epilog="Example: sandboxd simulate trace.csv --generate 5000")
 @click.argument("trace", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--policy", "policies", type=click.Choice(list(POLICIES)), multiple=True, help="Default: each of them.")
 @click.option("--memory", type=click.IntRange(1), default=65_536, show_default=True, help="MB for all environments.")

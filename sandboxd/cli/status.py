@@ -12,7 +12,7 @@ from sandboxd.cli.context import Context, output_option
 from sandboxd.cli.output import show_json, show_pairs
 
 
-@click.command
+@click.command(epilog="Example: sandboxd status --output json")
 @output_option
 @click.pass_obj
 def status(context: Context) -> None:

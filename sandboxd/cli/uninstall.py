@@ -95,7 +95,7 @@ class Installation:
         return [path for path in files if path.exists() or path.is_symlink()]
 
 
-@click.command
+@click.command(epilog="Example: sandboxd uninstall --dry-run")
 @click.option("--data", is_flag=True, help="Remove functions, images, logs and settings too.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed and remove nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")

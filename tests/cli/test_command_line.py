@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from sandboxd import __version__
-from sandboxd.cli import COMMANDS
+from sandboxd.cli import COMMANDS, cli
 from tests.cli.conftest import Daemon, Run
 
 SANDBOXD = str(Path(sys.executable).with_name("sandboxd"))
@@ -46,17 +49,25 @@ def test_version_and_help() -> None:
         assert word in done.stdout
 
 
-@pytest.mark.parametrize("command", list(COMMANDS))
-def test_every_command_has_help_and_takes_config(run: Run, command: str) -> None:
-    result = run(command, "--help")
+def leaves() -> Iterator[tuple[str, ...]]:
+    """Every command that does something, as its words."""
+    context = click.Context(cli)
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        subcommands = command.list_commands(context) if isinstance(command, click.Group) else [""]
+        yield from (tuple(filter(None, (name, sub))) for sub in subcommands)
+
+
+@pytest.mark.parametrize("words", list(leaves()), ids=" ".join)
+def test_every_command_has_help_with_an_example_and_takes_config(run: Run, words: tuple[str, ...]) -> None:
+    result = run(*words, "--help")
     assert result.exit_code == 0, result.stderr
-    subcommands = {
-        "image": ("build", "list", "rm"),
-        "function": ("create", "update", "get", "list", "delete"),
-        "key": ("create", "list", "delete"),
-    }
-    helps = [run(command, sub, "--help").stdout for sub in subcommands.get(command, ())] or [result.stdout]
-    assert all("--config FILE" in text for text in helps)
+    assert "--config FILE" in result.stdout
+    group, command = click.Context(cli), cli
+    for word in words:
+        command = command.get_command(group, word)
+    assert command.epilog is not None and command.epilog.startswith(f"Example: sandboxd {' '.join(words)}")
+    command.make_context(words[-1], shlex.split(command.epilog)[2 + len(words) :])  # its options are there
 
 
 @pytest.mark.parametrize("command", ["invoke", "logs", "status", "ps"])
