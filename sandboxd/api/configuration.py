@@ -48,7 +48,6 @@ RESERVED_VARIABLES = frozenset(
 # Members that are taken where they ask for what every function has anyway; any other value is refused.
 _STANDING: dict[str, tuple[Any, ...]] = {
     "CapacityProviderConfig": (),
-    "CodeSigningConfigArn": (),
     "DeadLetterConfig": ({}, {"TargetArn": ""}),
     "DurableConfig": (),
     "AcceleratorConfig": (),

@@ -12,6 +12,7 @@ from typing import Any
 
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
+from sandboxd.api.code_signing import CodeSigningApi
 from sandboxd.api.configuration import Configurations, new_revision, now_text
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import invalid_parameter
@@ -44,13 +45,14 @@ class FunctionsApi:
         lookup: Lookup,
         changes: Changes,
         versions: VersionsApi,
+        code_signing: CodeSigningApi,
         reclaimer: Reclaimer,
         logs: Logs,
         downloads: Downloads,
         tasks: Tasks,
     ) -> None:
         self._store, self._configurations, self._names = store, configurations, names
-        self._lookup, self._changes, self._versions = lookup, changes, versions
+        self._lookup, self._changes, self._versions, self._code_signing = lookup, changes, versions, code_signing
         self._reclaimer, self._logs, self._downloads, self._tasks = reclaimer, logs, downloads, tasks
 
     def operations(self) -> Operations:
@@ -76,6 +78,7 @@ class FunctionsApi:
             )
         package = package_of(members["Code"], self._configurations.limits)
         self._configurations.check(members)
+        self._code_signing.check_package(members.get("CodeSigningConfigArn"))
         if "Runtime" not in members or "Handler" not in members:
             raise invalid_parameter(
                 "Runtime and Handler are mandatory parameters for functions created with deployment packages."
@@ -128,6 +131,7 @@ class FunctionsApi:
         """UpdateFunctionCode."""
         members = call.members
         current = self._lookup.to_change(members, "UpdateFunctionCode")
+        self._code_signing.check_package(self._code_signing.of_function(current.name))
         package = package_of(members, self._configurations.limits)
         if "Architectures" in members:
             check_architectures(members["Architectures"])
@@ -216,6 +220,8 @@ class FunctionsApi:
         try:
             if members.get("Tags"):
                 await self._store.settings.put("Tags", version.name, members["Tags"])
+            if "CodeSigningConfigArn" in members:
+                await self._code_signing.attach(version.name, members["CodeSigningConfigArn"])
             if members.get("Publish"):
                 published = await self._versions.publish(replace(version, state="Pending"), version.description)
         finally:

@@ -19,12 +19,14 @@ from sandboxd.api.admin import AdminApi, endpoint
 from sandboxd.api.aliases import AliasesApi
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
+from sandboxd.api.code_signing import CodeSigningApi
 from sandboxd.api.configuration import Configurations
 from sandboxd.api.downloads import PREFIX as DOWNLOADS
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request_too_large
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.invoke import InvokeApi, invoke_target, new_request_id
+from sandboxd.api.kept import KeptApi
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.peers import Peers
@@ -65,13 +67,26 @@ class Api:
         changes = Changes()
         lookup = Lookup(store, names, changes)
         versions = VersionsApi(store, configurations, lookup, changes, reclaimer)
+        code_signing = CodeSigningApi(store, names, lookup)
         functions = FunctionsApi(
-            store, configurations, names, lookup, changes, versions, reclaimer, logs, self._downloads, self._tasks
+            store,
+            configurations,
+            names,
+            lookup,
+            changes,
+            versions,
+            code_signing,
+            reclaimer,
+            logs,
+            self._downloads,
+            self._tasks,
         )
         self._operations: Operations = (
             functions.operations()
             | versions.operations()
             | AliasesApi(store, names, lookup).operations()
+            | code_signing.operations()
+            | KeptApi(store, names, lookup).operations()
             | AccountApi(store.functions, config.limits, config.service_dir).operations()
         )
         model = ServiceModel.load(self._operations.keys() | {"Invoke"})

@@ -182,7 +182,7 @@ def test_every_member_of_create_function_is_honoured_or_refused() -> None:
         assert shape is not None
         members |= set(shape.members)
     honoured = {"FunctionName", "Runtime", "Role", "Handler", "Code", "Description", "Timeout", "MemorySize", "Tags"}
-    honoured |= {"Environment", "EphemeralStorage", "Architectures", "RevisionId", "Publish"}
+    honoured |= {"Environment", "EphemeralStorage", "Architectures", "RevisionId", "Publish", "CodeSigningConfigArn"}
     assert members == honoured | set(_STANDING)
 
 
@@ -243,7 +243,7 @@ def test_limits_are_the_configured_ones(make_endpoint: Callable[..., Endpoint]) 
 def test_operations_that_are_not_offered(client: Any) -> None:
     for call, members in (
         (client.list_layers, {}),
-        (client.list_code_signing_configs, {}),
+        (client.list_capacity_providers, {}),
         (client.get_policy, {"FunctionName": "f"}),
         (client.create_event_source_mapping, {"FunctionName": "f"}),
         (client.list_tags, {"Resource": "arn:aws:lambda:us-east-1:111111111111:function:f"}),
