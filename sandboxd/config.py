@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from sandboxd.errors import ConfigError
+from sandboxd.model import destination
+from sandboxd.model.destination import Destination, Endpoint
 from sandboxd.model.limits import PROFILES, Limits
 
 DEFAULT_FILE = Path("/etc/sandboxd/sandboxd.toml")
@@ -42,6 +44,11 @@ class Config:
     api_auth: str = "sigv4"
     network_pool: IPv4Network = field(default_factory=lambda: IPv4Network("10.210.0.0/16"))
     resolvers: tuple[str, ...] = ()  # whom names are asked of; none: those of /etc/resolv.conf
+    event_retry_waits: tuple[float, ...] = (60, 120)  # before the two retries of an event whose function failed
+    event_backoff: tuple[float, ...] = (1, 300)  # first and longest pause after a throttle or an error of the system
+    event_concurrency: int = 16  # events of one function that run at one time
+    event_queue: int = 1024  # MB of events that wait before the oldest go
+    destinations: Mapping[str, Destination] = field(default_factory=dict)  # by ARN
     limits_profile: str = "classic"
     limits: Limits = field(default_factory=Limits)
     source: str = "built-in defaults"
@@ -65,6 +72,11 @@ class Config:
     def service_dir(self) -> Path:
         """The service's own: database, packages as uploaded, logs."""
         return self.data_dir / "service"
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """TCP ports that the service may connect to: those of the endpoints that the configuration names."""
+        return tuple(sorted({d.port for d in self.destinations.values() if isinstance(d, Endpoint)}))
 
     @property
     def uid_base(self) -> int:
@@ -96,6 +108,14 @@ def _seconds(low: float, high: float) -> Callable[[Any], float]:
         return float(number)
 
     return convert
+
+
+def _two_waits(value: Any) -> tuple[float, ...]:
+    items = value.split() if isinstance(value, str) else value if isinstance(value, list) else []
+    numbers = [_number(item, float) for item in items]
+    if len(numbers) != 2 or not all(number is not None and 0.01 <= number <= 3600 for number in numbers):
+        raise ValueError("two numbers of seconds from 0.01 to 3600")
+    return tuple(numbers)
 
 
 def _listen(value: Any) -> tuple[str, int]:
@@ -166,8 +186,14 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "api.auth": ("api_auth", _matching(r"sigv4|none", '"sigv4" or "none"')),
     "network.pool": ("network_pool", _network),
     "network.resolvers": ("resolvers", _addresses),
+    "events.retry_waits": ("event_retry_waits", _two_waits),
+    "events.backoff": ("event_backoff", _two_waits),
+    "events.concurrency": ("event_concurrency", _positive),
+    "events.queue": ("event_queue", _positive),
     "limits.profile": ("limits_profile", _matching("|".join(PROFILES), " or ".join(f'"{p}"' for p in PROFILES))),
 }
+_DESTINATIONS = "destinations."
+_DESTINATION_ARN = re.compile(r"arn:aws[a-z0-9-]*:(sqs|sns|s3|events):[a-z0-9-]*:(\d{12})?:[!-~]{1,256}")
 _KEYS |= {f"limits.{f.name}": (f"limits.{f.name}", _positive) for f in fields(Limits)}
 
 
@@ -207,7 +233,11 @@ def _flatten(table: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]
 def _build(settings: Mapping[str, tuple[str, Any]], source: str) -> Config:
     values: dict[str, Any] = {}
     limits: dict[str, int] = {}
+    destinations: dict[str, Destination] = {}
     for key, (origin, value) in settings.items():
+        if key.startswith(_DESTINATIONS):
+            destinations[key.removeprefix(_DESTINATIONS)] = _destination(origin, key, value)
+            continue
         if key not in _KEYS:
             raise ConfigError(origin, key, value, "one of the keys " + ", ".join(_KEYS))
         name, convert = _KEYS[key]
@@ -220,10 +250,19 @@ def _build(settings: Mapping[str, tuple[str, Any]], source: str) -> Config:
         else:
             values[name] = converted
     profile = PROFILES[values.get("limits_profile", "classic")]
-    config = Config(**values, limits=replace(profile, **limits), source=source)
+    config = Config(**values, destinations=destinations, limits=replace(profile, **limits), source=source)
     if config.api_auth == "none" and not ip_address(config.api_listen[0]).is_loopback:
         origin = settings["api.auth"][0]
         raise ConfigError(
             origin, "api.auth", "none", f'"sigv4" while api.listen is {config.api_listen[0]} (not loopback)'
         )
     return config
+
+
+def _destination(origin: str, key: str, value: Any) -> Destination:
+    if not _DESTINATION_ARN.fullmatch(key.removeprefix(_DESTINATIONS)):
+        raise ConfigError(origin, key, value, "the ARN of a queue, topic, bucket or event bus, in quotes, as the key")
+    try:
+        return destination.parse(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ConfigError(origin, key, value, str(error)) from None

@@ -23,6 +23,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import prctl
 import uvloop
@@ -44,7 +45,7 @@ _BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, o
 _BACKLOG = 4096
 _BEAT_SECONDS = 2.0
 _LAST_REQUEST_SECONDS = 0.5  # a request may be on its way on a connection that looks idle; its sender could not know
-_PROFILE = "service_profile.json"
+_PROFILE, _CONNECTS = "service_profile.json", "service_connects.json"
 _UNUSED = (resource.RLIMIT_CORE, resource.RLIMIT_MEMLOCK, resource.RLIMIT_MSGQUEUE, resource.RLIMIT_RTPRIO)
 
 log = logging.getLogger("sandboxd.service")
@@ -71,9 +72,9 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     service_model.document()
     _set_limits()
-    filter_ = make_filter(read_profile("sandboxd", _PROFILE))
+    filter_ = make_filter(_profile(config))
     _drop_privilege(config.user)
-    if not landlock.restrict(_reachable(config)):
+    if not landlock.restrict(_reachable(config), config.ports):
         log.warning(
             "this kernel has no Landlock: only the permissions of user %s keep the service's files", config.user
         )
@@ -87,6 +88,14 @@ def _set_limits() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     for kind in _UNUSED:
         resource.setrlimit(kind, (0, 0))
+
+
+def _profile(config: Config) -> dict[str, Any]:
+    """The system calls that the service has: to connect is among them where the configuration names an endpoint."""
+    profile = read_profile("sandboxd", _PROFILE)
+    if config.ports:
+        profile["syscalls"] += read_profile("sandboxd", _CONNECTS)["syscalls"]
+    return profile
 
 
 def _reachable(config: Config) -> dict[str, int]:

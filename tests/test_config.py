@@ -12,8 +12,10 @@ import pytest
 from sandboxd import config as module
 from sandboxd.config import Config, load
 from sandboxd.errors import ConfigError
+from sandboxd.model.destination import Endpoint, Spool
 from sandboxd.model.limits import PROFILES, Limits
 
+QUEUE = "arn:aws:sqs:us-east-1:000000000000:failed"
 GOOD: list[tuple[str, str, str, Any]] = [
     ("instance", '"a1"', "instance", "a1"),
     ("instance", '"abcdef"', "instance", "abcdef"),
@@ -37,6 +39,14 @@ GOOD: list[tuple[str, str, str, Any]] = [
     ("network.resolvers", "[]", "resolvers", ()),
     ("network.resolvers", '["10.0.0.2", "::1"]', "resolvers", ("10.0.0.2", "::1")),
     ("network.resolvers", '"10.0.0.2 ::1"', "resolvers", ("10.0.0.2", "::1")),
+    ("events.retry_waits", "[0.5, 3600]", "event_retry_waits", (0.5, 3600.0)),
+    ("events.retry_waits", '"1 2"', "event_retry_waits", (1.0, 2.0)),
+    ("events.backoff", "[1, 300]", "event_backoff", (1.0, 300.0)),
+    ("events.concurrency", "4", "event_concurrency", 4),
+    ("events.queue", "64", "event_queue", 64),
+    (f'destinations."{QUEUE}"', '"file:failed"', "destinations", {QUEUE: Spool("failed")}),
+    (f'destinations."{QUEUE}"', '"http://10.0.0.1:90/a"', "destinations", {QUEUE: Endpoint("10.0.0.1", 90, "/a")}),
+    (f'destinations."{QUEUE}"', '"http://[::1]:90"', "destinations", {QUEUE: Endpoint("::1", 90, "/")}),
     ("limits.profile", '"classic"', "limits", PROFILES["classic"]),
     ("limits.profile", '"current"', "limits", PROFILES["current"]),
 ]
@@ -57,6 +67,19 @@ BAD: list[tuple[str, str]] = [
     ("user", '"0root"'),
     ("user", '"a b"'),
     ("keep_alive", "-1"),
+    ("events.retry_waits", "5"),
+    ("events.retry_waits", "[1]"),
+    ("events.retry_waits", "[1, 3601]"),
+    ("events.backoff", "[1, true]"),
+    ("events.concurrency", "0"),
+    (f'destinations."{QUEUE}"', '"file:../up"'),
+    (f'destinations."{QUEUE}"', '"https://10.0.0.1:90/"'),
+    (f'destinations."{QUEUE}"', '"http://10.0.0.1:0/"'),
+    (f'destinations."{QUEUE}"', '"http://a.host:90/"'),
+    (f'destinations."{QUEUE}"', '"http://10.0.0.1:90/ HTTP/1.1"'),
+    (f'destinations."{QUEUE}"', "5"),
+    ('destinations."arn:aws:lambda:us-east-1:000000000000:function:f"', '"file:failed"'),
+    ('destinations."queue"', '"file:failed"'),
     ("keep_alive", "86401"),
     ("keep_alive", "nan"),
     ("keep_alive", "true"),
@@ -105,6 +128,7 @@ def test_bad_value_names_file_key_value_and_allowed(tmp_path: Path, key: str, li
     with pytest.raises(ConfigError) as caught:
         load(file, {})
     error = caught.value
+    key = key.replace('"', "")
     assert (error.source, error.key) == (str(file), key)
     assert error.allowed
     text = str(error)

@@ -14,11 +14,15 @@ import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sandboxd import landlock
+from sandboxd.config import Config
+from sandboxd.model.destination import Endpoint
 from sandboxd.seccomp import make_filter, read_profile
+from sandboxd.service import _profile
 from tests.support.daemon import Daemon
 from tests.support.patched import launcher
 
@@ -26,14 +30,14 @@ PROFILE = read_profile("sandboxd", "service_profile.json")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def filtered(action: Callable[[], object]) -> int:
+def filtered(action: Callable[[], object], profile: dict[str, Any] = PROFILE) -> int:
     """What an action comes to behind the filter: 0, or the errno that it fails with."""
     child = os.fork()
     if child == 0:
         code = 254
         try:
             _libc.prctl(38, 1, 0, 0, 0)
-            make_filter(PROFILE).load()
+            make_filter(profile).load()
             action()
             code = 0
         except OSError as error:
@@ -167,7 +171,9 @@ def test_a_stranger_in_the_service_gets_nowhere(fresh_daemon: Callable[[], Daemo
 
 
 def test_the_files_that_are_left(tmp_path: Path) -> None:
-    """Beneath a directory what was named, and nothing beside it."""
+    """Beneath a directory what was named, and nothing beside it; the same with ports."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
     for name in ("mine", "read", "other"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text("x")
@@ -177,7 +183,7 @@ def test_the_files_that_are_left(tmp_path: Path) -> None:
         try:
             _libc.prctl(38, 1, 0, 0, 0)
             mine, read, other = (str(tmp_path / name) for name in ("mine", "read", "other"))
-            assert landlock.restrict({mine: landlock.CHANGE, f"{read}/file": landlock.READ})
+            assert landlock.restrict({mine: landlock.CHANGE, f"{read}/file": landlock.READ}, [port])
             open(f"{mine}/new", "w").close()
             os.rename(f"{mine}/new", f"{mine}/file")
             os.mkdir(f"{mine}/directory")
@@ -196,9 +202,19 @@ def test_the_files_that_are_left(tmp_path: Path) -> None:
                 os.symlink("/", f"{mine}/link")
                 os._exit(3)
             with contextlib.suppress(PermissionError):
-                socket.create_connection(("127.0.0.1", 1))
+                socket.create_connection(("127.0.0.1", port + 1 if port < 65_535 else 1))
                 os._exit(4)
+            socket.create_connection(("127.0.0.1", port)).close()
             done = 0
         finally:
             os._exit(done)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    listener.close()
+
+
+def test_streams_only_where_the_configuration_names_an_endpoint() -> None:
+    endpoint = Config(destinations={"arn": Endpoint("127.0.0.1", 9000, "/")})
+    for config, allowed in ((Config(), False), (endpoint, True)):
+        outcome = filtered(lambda: socket.socket(socket.AF_INET).close(), _profile(config))
+        assert (outcome == 0) is allowed, outcome
+    assert filtered(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1), _profile(endpoint)) != 0
