@@ -1,6 +1,6 @@
 """`sandboxd uninstall` where systemd runs the units: every trace goes, the data when asked, and an install works again.
 
-The machine has no network: scripts/vm-test tells pip where the packages lie. Sorts last, for it ends the installation.
+The machine has no network: scripts/vm-test tells pip where the packages lie.
 """
 
 from __future__ import annotations
