@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 
 from sandboxd.api.calls import Call, Operations, Result
+from sandboxd.api.concurrency import Allotments
 from sandboxd.model.limits import Limits
 from sandboxd.store.functions import Functions
 
@@ -16,8 +17,9 @@ from sandboxd.store.functions import Functions
 class AccountApi:
     """GetAccountSettings. The disk under the packages is the limit of their total size."""
 
-    def __init__(self, functions: Functions, limits: Limits, directory: Path) -> None:
-        self._functions, self._limits, self._directory = functions, limits, directory
+    def __init__(self, functions: Functions, limits: Limits, allotments: Allotments, directory: Path) -> None:
+        self._functions, self._limits = functions, limits
+        self._allotments, self._directory = allotments, directory
 
     def operations(self) -> Operations:
         """What the model's operation is done by."""
@@ -31,7 +33,7 @@ class AccountApi:
             "CodeSizeUnzipped": self._limits.unzipped_bytes,
             "CodeSizeZipped": self._limits.zip_bytes,
             "ConcurrentExecutions": self._limits.concurrency,
-            "UnreservedConcurrentExecutions": self._limits.concurrency,
+            "UnreservedConcurrentExecutions": self._allotments.unreserved(),
         }
         usage = {"TotalCodeSize": sum(v.code_size for v in versions), "FunctionCount": len(self._functions)}
         return Result(200, {"AccountLimit": limit, "AccountUsage": usage})

@@ -83,6 +83,14 @@ def revision_differs() -> ApiError:
     return ApiError("PreconditionFailedException", text, 412)
 
 
+def functions_only() -> ApiError:
+    """InvalidParameterValueException for a qualifier where there may be none."""
+    return invalid_parameter(
+        "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
+        "Please specify either a function name or an unqualified function ARN."
+    )
+
+
 def request_too_large(limit: int, operation: str) -> ApiError:
     """The 413 that AWS answers before it reads a request any further."""
     text = f"Request must be smaller than {limit} bytes for the {operation} operation"

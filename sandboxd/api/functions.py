@@ -13,6 +13,7 @@ from typing import Any
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
 from sandboxd.api.code_signing import CodeSigningApi
+from sandboxd.api.concurrency import Allotments
 from sandboxd.api.configuration import Configurations, new_revision, now_text
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import invalid_parameter
@@ -47,13 +48,15 @@ class FunctionsApi:
         versions: VersionsApi,
         code_signing: CodeSigningApi,
         reclaimer: Reclaimer,
+        allotments: Allotments,
         logs: Logs,
         downloads: Downloads,
         tasks: Tasks,
     ) -> None:
         self._store, self._configurations, self._names = store, configurations, names
         self._lookup, self._changes, self._versions, self._code_signing = lookup, changes, versions, code_signing
-        self._reclaimer, self._logs, self._downloads, self._tasks = reclaimer, logs, downloads, tasks
+        self._reclaimer, self._allotments, self._logs = reclaimer, allotments, logs
+        self._downloads, self._tasks = downloads, tasks
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -107,8 +110,10 @@ class FunctionsApi:
                 "Location": call.origin + self._downloads.target(version.code_digest),
             },
         }
-        tags = self._store.settings.get("Tags", version.name)
-        return Result(200, answer | ({"Tags": tags} if tags else {}))
+        for member in ("Concurrency", "Tags"):
+            if kept := self._store.settings.get(member, version.name):
+                answer[member] = kept
+        return Result(200, answer)
 
     async def get_function_configuration(self, call: Call) -> Result:
         """GetFunctionConfiguration."""
@@ -183,6 +188,7 @@ class FunctionsApi:
             await self._store.delete_function(name)
         for one in gone:
             self._reclaimer.retire(one)
+        self._allotments.apply(name)
         self._logs.forget(name)
         return Result(204)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandboxd.api.changes import Changes
-from sandboxd.api.errors import function_not_found, invalid_parameter, revision_differs
+from sandboxd.api.errors import function_not_found, functions_only, revision_differs
 from sandboxd.api.names import Names
 from sandboxd.model.arn import LATEST
 from sandboxd.model.function import FunctionVersion
@@ -48,10 +48,7 @@ class Lookup:
         name, qualifier = self._names.resolve(members["FunctionName"], action=action)
         version = self.named(name)
         if qualifier not in (None, LATEST):
-            raise invalid_parameter(
-                "This operation is permitted on Lambda functions only. Aliases and versions do not support this "
-                "operation. Please specify either a function name or an unqualified function ARN."
-            )
+            raise functions_only()
         return version
 
     def to_change(self, members: Mapping[str, Any], action: str) -> FunctionVersion:

@@ -21,6 +21,10 @@ class Scheduler(Protocol):
         """End the environments that a version (FunctionVersion.key) has now, each as soon as it is idle."""
         ...
 
+    def allot(self, function_name: str, reserved: int | None) -> None:
+        """A function has this many invocations at one time for itself, and no more; None: it shares what is left."""
+        ...
+
     def environments(self) -> list[dict[str, Any]]:
         """Every environment, as the administration shows it."""
         ...

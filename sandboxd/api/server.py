@@ -20,6 +20,7 @@ from sandboxd.api.aliases import AliasesApi
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
 from sandboxd.api.code_signing import CodeSigningApi
+from sandboxd.api.concurrency import Allotments, ConcurrencyApi
 from sandboxd.api.configuration import Configurations
 from sandboxd.api.downloads import PREFIX as DOWNLOADS
 from sandboxd.api.downloads import Downloads
@@ -64,7 +65,7 @@ class Api:
         names = Names(config.region, config.account_id)
         configurations = Configurations(config.limits, store.images, config.region)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
-        changes = Changes()
+        changes, allotments = Changes(), Allotments(store, scheduler, config.limits)
         lookup = Lookup(store, names, changes)
         versions = VersionsApi(store, configurations, lookup, changes, reclaimer)
         code_signing = CodeSigningApi(store, names, lookup)
@@ -77,6 +78,7 @@ class Api:
             versions,
             code_signing,
             reclaimer,
+            allotments,
             logs,
             self._downloads,
             self._tasks,
@@ -86,10 +88,11 @@ class Api:
             | versions.operations()
             | AliasesApi(store, names, lookup).operations()
             | code_signing.operations()
+            | ConcurrencyApi(store, names, lookup, changes, allotments, config.limits).operations()
             | KeptApi(store, names, lookup).operations()
-            | AccountApi(store.functions, config.limits, config.service_dir).operations()
+            | AccountApi(store.functions, config.limits, allotments, config.service_dir).operations()
         )
-        model = ServiceModel.load(self._operations.keys() | {"Invoke"})
+        model = ServiceModel.load(self.offered)
         _apply_limits(model, config.limits)
         self._errors = ErrorWriter(model.errors)
         self._routes = Routes(model.operations.values())
@@ -97,6 +100,12 @@ class Api:
         self._invoke = InvokeApi(store, scheduler, reclaimer, names, config.limits, invoke)
         self._admin = AdminApi(config, store, functions, names, scheduler, logs)
         self._tcp_origin = endpoint(*config.api_listen)
+        allotments.apply_all()
+
+    @property
+    def offered(self) -> set[str]:
+        """The names of the operations that there are."""
+        return {"Invoke", *self._operations}
 
     @property
     def body_limit(self) -> int:

@@ -24,6 +24,7 @@ class Limits:
     unzipped_bytes: int = 250 * MIB
     zip_entries: int = 65_535
     concurrency: int = 1_000
+    unreserved_concurrency: int = 100  # of which at least so much is left for functions that have nothing reserved
     billing_ms: int = 100
     sync_payload_bytes: int = 6 * MIB
     async_payload_bytes: int = 1 * MIB

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from sandboxd.scheduler.concurrency import Concurrency
+from sandboxd.scheduler.concurrency import Concurrency, Reason
 from sandboxd.scheduler.keep_alive import IdleEnvironments, KeepAlive, Used
 
 # events
@@ -67,6 +67,14 @@ class VersionRetired:
 
 
 @dataclass(frozen=True, slots=True)
+class Allotted:
+    """A function has this much of the account's limit for itself from now on; None: nothing."""
+
+    function_name: str
+    reserved: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class DrainStarted:
     """The service is to end: nothing new, and what runs runs to its end."""
 
@@ -83,6 +91,7 @@ Event = (
     | InvocationFinished
     | EnvironmentDied
     | VersionRetired
+    | Allotted
     | DrainStarted
     | Tick
 )
@@ -104,13 +113,6 @@ class Start:
 
     request_id: str
     environment_id: int
-
-
-class Reason(Enum):
-    """Why an invocation is not run."""
-
-    CONCURRENCY = "ConcurrentInvocationLimitExceeded"
-    DRAINING = "Draining"
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +205,9 @@ class Pool:
                 return self._bury(environment_id) if environment_id in self._environments else []
             case VersionRetired(key):
                 return self._retire(sorted(self._of_version.get(key, ())))
+            case Allotted(function_name, reserved):
+                self._concurrency.allot(function_name, reserved, {})
+                return []
             case DrainStarted():
                 self._draining = True
                 return self._retire(list(self._environments))
@@ -212,8 +217,9 @@ class Pool:
     def _place(self, arrived: InvocationArrived, now: float) -> Instruction:
         if self._draining:
             return Reject(arrived.request_id, Reason.DRAINING)
-        if not self._concurrency.take():
-            return Reject(arrived.request_id, Reason.CONCURRENCY)
+        refusal = self._concurrency.take(arrived.function_name, arrived.key)
+        if refusal is not None:
+            return Reject(arrived.request_id, refusal)
         environment_id = self._idle.take(arrived.key)
         if environment_id is None:
             return self._start(arrived.request_id, arrived.function_name, arrived.key, now)
@@ -230,7 +236,7 @@ class Pool:
 
     def _finish(self, environment: _Environment, lives: bool, memory: int, now: float) -> list[Instruction]:
         assert environment.use is _Use.BUSY
-        self._concurrency.give_back()
+        self._concurrency.give_back(environment.function_name, environment.key)
         if not lives or environment.dead or environment.retired:
             return [self._forget(environment)]
         self._memory += memory - environment.memory
@@ -253,7 +259,7 @@ class Pool:
             start = self._start(environment.request_id, environment.function_name, environment.key, now)
             self._environments[start.environment_id].retired = environment.retired
             return [gone, start]
-        self._concurrency.give_back()
+        self._concurrency.give_back(environment.function_name, environment.key)
         return [gone]
 
     def _bury(self, environment_id: int) -> list[Instruction]:

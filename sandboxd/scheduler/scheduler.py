@@ -23,8 +23,9 @@ from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.privsep.client import BuilderGone
 from sandboxd.privsep.messages import Exited
 from sandboxd.scheduler import pool
+from sandboxd.scheduler.concurrency import Reason
 from sandboxd.scheduler.keep_alive import POLICIES
-from sandboxd.scheduler.pool import Assign, Destroy, Freeze, Pool, Reason, Reject, Start
+from sandboxd.scheduler.pool import Assign, Destroy, Freeze, Pool, Reject, Start
 
 BUDGET_BYTES = 256 * 1024 * 1024
 _STOPPED = "The service stopped before the invocation ended."
@@ -183,6 +184,10 @@ class Scheduler:
         """A version was replaced or deleted: its environments end, those in use after their invocation."""
         self._tell(pool.VersionRetired(key))
 
+    def allot(self, function_name: str, reserved: int | None) -> None:
+        """A function has this many invocations at one time for itself, and no more; None: it shares what is left."""
+        self._tell(pool.Allotted(function_name, reserved))
+
     def environments(self) -> list[dict[str, Any]]:
         """What people are shown of every environment."""
         return [environment.row() for environment in self._environments.values()]
@@ -207,9 +212,9 @@ def _memory_limit(config: Config) -> int:
 
 
 def _rejection(reason: Reason) -> ApiError:
-    if reason is Reason.CONCURRENCY:
-        return ApiError("TooManyRequestsException", "Rate Exceeded.", 429, Reason=reason.value)
-    return ApiError("ServiceException", _STOPPED, 500, fault="Service")
+    if reason is Reason.DRAINING:
+        return ApiError("ServiceException", _STOPPED, 500, fault="Service")
+    return ApiError("TooManyRequestsException", "Rate Exceeded.", 429, Reason=reason.value)
 
 
 def _explain(error: BaseException) -> ApiError | None:

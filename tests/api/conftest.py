@@ -53,6 +53,7 @@ class EchoScheduler:
     def __init__(self) -> None:
         self.invocations: list[Invocation] = []
         self.retired: list[str] = []  # name and version
+        self.reserved: dict[str, int] = {}
         self.rows: list[dict[str, Any]] = []
         self.raises: ApiError | None = None
         self.function_error: str | None = None
@@ -67,6 +68,11 @@ class EchoScheduler:
 
     def retire(self, key: str) -> None:
         self.retired.append(key.rpartition(":")[0])
+
+    def allot(self, function_name: str, reserved: int | None) -> None:
+        self.reserved.pop(function_name, None)
+        if reserved is not None:
+            self.reserved[function_name] = reserved
 
     def environments(self) -> list[dict[str, Any]]:
         return self.rows
@@ -179,7 +185,7 @@ class Endpoint:
             region_name=region,
             aws_access_key_id=key or self.key.id,
             aws_secret_access_key=secret or self.key.secret,
-            config=ClientConfig(retries={"max_attempts": 0}, parameter_validation=False, **config),
+            config=ClientConfig(**{"retries": {"max_attempts": 0}, "parameter_validation": False} | config),
         )
 
     def unix(self, method: str, target: str, body: Any = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:

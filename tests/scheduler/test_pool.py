@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from sandboxd.scheduler.concurrency import Reason
 from sandboxd.scheduler.keep_alive import POLICIES, GreedyDual, IdleEnvironments, OldestFirst, Used
 from sandboxd.scheduler.pool import (
     Assign,
@@ -24,7 +25,6 @@ from sandboxd.scheduler.pool import (
     InvocationArrived,
     InvocationFinished,
     Pool,
-    Reason,
     Reject,
     Start,
     Tick,
