@@ -41,7 +41,7 @@ def _run_inside(group, *command: str) -> subprocess.Popen[bytes]:
 def test_a_limit_on_memory_kills_and_is_told_apart(group) -> None:
     group.limit(memory_mb=32, pids=64)
     child = _run_inside(group, "python3", "-c", "x = bytearray(200 << 20)")
-    assert child.wait(20) == -signal.SIGKILL
+    assert child.wait(20 * TIME_FACTOR) == -signal.SIGKILL
     assert group.out_of_memory()
 
 
@@ -51,7 +51,7 @@ def test_limits_can_be_set_again_higher_and_lower(group) -> None:
         for quota in (72, 1700, 1000):
             group.limit_cpu(quota)
     child = _run_inside(group, "python3", "-c", "x = bytearray(400 << 20)")
-    assert child.wait(20) == -signal.SIGKILL
+    assert child.wait(20 * TIME_FACTOR) == -signal.SIGKILL
 
 
 def test_a_quiet_process_does_not_count_as_out_of_memory(group) -> None:
@@ -64,7 +64,7 @@ def test_a_limit_on_processes_holds(group) -> None:
     group.limit(memory_mb=128, pids=16)
     fork = "import os, sys\ntry:\n  for i in range(40):\n    if os.fork() == 0: import time; time.sleep(60)\n"
     child = _run_inside(group, "python3", "-c", fork + "except BlockingIOError: sys.exit(7)")
-    assert child.wait(20) == 7
+    assert child.wait(20 * TIME_FACTOR) == 7
 
 
 def test_a_share_of_cpu_holds(group) -> None:
@@ -93,7 +93,7 @@ def test_where_both_want_it_cpu_goes_by_memory(group) -> None:
         for one in (group, other):
             one.kill()
         for child in children:
-            assert child.wait(20) == -signal.SIGKILL
+            assert child.wait(20 * TIME_FACTOR) == -signal.SIGKILL
         _until(other.remove)
 
 
@@ -122,7 +122,7 @@ def test_freezing_stops_and_killing_ends_a_frozen_process(group) -> None:
     os.write(freeze, b"1")
     _until(lambda: b"frozen 1" in os.pread(events, 4096, 0))
     group.kill()
-    assert child.wait(5) == -signal.SIGKILL
+    assert child.wait(5 * TIME_FACTOR) == -signal.SIGKILL
     os.close(freeze)
     os.close(events)
 

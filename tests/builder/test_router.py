@@ -35,6 +35,7 @@ from tests.support.network import (
     World,
     router_namespace,
 )  # fmt: skip
+from tests.support.places import TIME_FACTOR
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
 
@@ -87,7 +88,7 @@ class Router:
 
     def close(self) -> None:
         self.channel.close()
-        assert self.process.wait(10) == 0
+        assert self.process.wait(10 * TIME_FACTOR) == 0
 
 
 @pytest.fixture(scope="module")

@@ -31,9 +31,8 @@ def installation() -> Iterator[None]:
     run("cp", "-al", DATA / "images", kept)
     yield
     run(INSTALL)
-    if not (DATA / "images").exists():
-        kept.rename(DATA / "images")
-    shutil.rmtree(kept, ignore_errors=True)
+    run("cp", "-al", f"{kept}/.", DATA / "images")
+    shutil.rmtree(kept)
 
 
 def _traces() -> list[str]:
