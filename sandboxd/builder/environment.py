@@ -174,6 +174,9 @@ class Host:
         descriptors = self._plan(environment, spec.image_digest, environ)
         with _step("code"):
             descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
+        if spec.layers:
+            with _step("layers"):
+                descriptors.append(rootfs.layers_mount_in_parent(spec.layers))
         packed = environment.address.packed if environment.address else bytes(4)
         numbers = (spec.open_files, spec.invoke_door, bool(spec.host_ports), False, packed)
         environment.plan = (init.PLAN.pack(*numbers), descriptors)
@@ -197,7 +200,7 @@ class Host:
         return same and not (spec.at_exec or spec.invoke_door or spec.linked)
 
     def bind_stem(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
-        """Make a stem the environment of a spec: limits, code, and its variables, which nobody here reads.
+        """Make a stem the environment of a spec: limits, code, layers, and its variables, which nobody here reads.
 
         Raises StepFailed; the environment is then to be ended.
         """
@@ -205,7 +208,11 @@ class Host:
         self._limit(environment, spec.memory_mb, spec.pids)
         self._note(environment, spec)
         with _step("code"):
-            rootfs.attach_code_from_parent(environment.pid1, rootfs.code_mount_in_parent(spec.code_digest.hex()))
+            code = rootfs.code_mount_in_parent(spec.code_digest.hex())
+            rootfs.attach_from_parent(environment.pid1, "var/task", code)
+        if spec.layers:
+            with _step("layers"):
+                rootfs.attach_from_parent(environment.pid1, "opt", rootfs.layers_mount_in_parent(spec.layers))
         with _step("orders"):
             os.sendfile(environment.orders, environ, 0, init.MAX_ENVIRON)
             os.write(environment.orders, init.END_OF_ORDERS)

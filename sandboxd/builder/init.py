@@ -39,7 +39,7 @@ RUNTIME_PROGRAM = "/var/runtime/bootstrap"
 
 RECORD = struct.Struct("!Bii32s")
 PLAN = struct.Struct("!I???4s")  # open files, invoke door, resolver door, stem, address (0.0.0.0: no link)
-_PLAN_DESCRIPTORS = 6
+_PLAN_DESCRIPTORS = range(6, 8)  # the last only with layers
 _WORD = struct.Struct("!I?")  # from pid 1 to the runtime: open files, stem; with log, environ and orders
 
 
@@ -211,13 +211,13 @@ def run_maker(channel: socket.socket, facts: int, program: bytes, enter_cgroup: 
 
 
 def _receive_plan(channel: socket.socket) -> Plan:
-    plan, descriptors, _, _ = socket.recv_fds(channel, PLAN.size, _PLAN_DESCRIPTORS)
-    if len(plan) != PLAN.size or len(descriptors) != _PLAN_DESCRIPTORS:
+    plan, descriptors, _, _ = socket.recv_fds(channel, PLAN.size, _PLAN_DESCRIPTORS.stop)
+    if len(plan) != PLAN.size or len(descriptors) not in _PLAN_DESCRIPTORS:
         os._exit(1)  # the builder went on without this sandbox
     open_files, invoke_door, resolver_door, stem, address = PLAN.unpack(plan)
-    root, dev, tmp, log, environ, last = descriptors
+    root, dev, tmp, log, environ, last, *layers = descriptors
     link = IPv4Address(address) if any(address) else None
-    mounts = rootfs.Mounts(root, dev, tmp, None if stem else last)
+    mounts = rootfs.Mounts(root, dev, tmp, None if stem else last, layers[0] if layers else None)
     return Plan(mounts, log, environ, last if stem else environ, open_files, invoke_door, resolver_door, stem, link)
 
 

@@ -183,26 +183,29 @@ def _limits(process: Process, note: Note) -> Iterator[Finding]:
 
 def _mounts(process: Process, note: Note) -> Iterator[Finding]:
     lines = [line.split(" - ") for line in process.read("mountinfo").splitlines()]
+    all_meant = MOUNTS | ({"/opt": MOUNTS["/var/task"]} if note.spec.layers else {})
+    sources = {
+        "/": f"/i/{note.spec.image_digest.hex()}",
+        "/var/task": f"/c/{note.spec.code_digest.hex()}",
+        "/opt": ":".join(map(rootfs.layer_name, reversed(note.spec.layers))),
+    }
     seen = set()
     for before, after in lines:
         _, _, _, root, point, flags, *propagation = before.split()
         kind, _, options = after.split(maxsplit=2)
         seen.add(point)
         found = f"{kind} {flags}" + "".join(f" {word}" for word in propagation)
-        meant = MOUNTS.get(point)
+        meant = all_meant.get(point)
         if meant is None and point.startswith("/proc/"):  # facts of ours, or nothing
             meant = ("tmpfs" if root in OWN_FACTS else "overlay", {"ro", "nosuid", "nodev", "noexec"})
         good = meant is not None and kind == meant[0] and meant[1] <= set(flags.split(",")) and not propagation
         text = f"{meant[0]} {','.join(sorted(meant[1]))}, private" if meant else "no mount here"
         yield Finding("mounts", point, found, good, "" if good else text)
-        digest = {"/": f"/i/{note.spec.image_digest.hex()}", "/var/task": f"/c/{note.spec.code_digest.hex()}"}.get(
-            point
-        )
-        if digest:
+        if point in sources:
             lower = re.search(r"lowerdir=([^,]*)", options)
-            yield _judge("mounts", f"{point}: from", lower[1] if lower else "", f"/e:{digest}")
+            yield _judge("mounts", f"{point}: from", lower[1] if lower else "", f"/e:{sources[point]}")
     covered = {f"/proc/{entry.name}" for entry in filter(rootfs.is_covered, os.scandir("/proc"))}
-    for point in sorted((set(MOUNTS) | covered) - seen):
+    for point in sorted((set(all_meant) | covered) - seen):
         yield Finding("mounts", point, "not there", False, "a mount of its own")
 
 

@@ -11,8 +11,11 @@ directories have short fixed names: all that an environment can read there is di
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sandboxd.builder import facts, linux, namespaces
@@ -37,8 +40,8 @@ _DEV_LINKS = (
 def prepare_builder_root(config: Config) -> None:
     """Move this process into a mount namespace and tree of its own, with a proc of its own pid namespace.
 
-    `/i` images, `/c` code, `/d` the environments' /dev, `/f` facts for their /proc, `/e` empty, `/r`, `/p` and `/m`
-    where an environment's root, proc and own facts are attached, `/dev` the host's (loop devices).
+    `/i` images, `/c` code, `/d` the environments' /dev, `/f` facts for their /proc, `/e` and `/l` empty, `/r`, `/p` and
+    `/m` where an environment's root, proc and own facts are attached, `/dev` the host's (loop devices).
     """
     linux.unshare(linux.CLONE_NEWNS)
     host = os.open("/", os.O_PATH | os.O_CLOEXEC)
@@ -57,7 +60,7 @@ def prepare_builder_root(config: Config) -> None:
     place = os.open(config.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.move_mount(tree, place)
     os.close(place)
-    for name in (*sources, "e", "f", "m", "r", "p"):
+    for name in (*sources, "e", "f", "l", "m", "r", "p"):
         os.mkdir(name, 0o755, dir_fd=tree)
     for name, mount in sources.items():
         _attach(mount, tree, name)
@@ -115,6 +118,7 @@ class Mounts:
     dev: int
     tmp: int
     code: int | None  # None: comes later, to a stem
+    layers: int | None  # None: the function has none, or they come with the code
 
 
 def _read_only_copy(path: str, attributes: int) -> int:
@@ -136,23 +140,43 @@ def code_mount_in_parent(code: str) -> int:
     return linux.new_mount("overlay", READ_ONLY, lowerdir=f"/e:/c/{code}")
 
 
-def attach_code_from_parent(pid: int, mount: int) -> None:
-    """Attach a code package in the mount namespace of a stem, from outside: nothing in there has the power."""
-    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-    theirs = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+def layers_mount_in_parent(layers: Sequence[bytes]) -> int:
+    """A detached read-only mount of layers over one another, the last on top.
+
+    An option of fsconfig(2) has at most 255 bytes, too few for four digests in hex. So each package has a second,
+    shorter name while it is looked up; that is the one in mountinfo.
+    """
+    names = [layer_name(digest) for digest in layers]
     try:
-        linux.setns(theirs, linux.CLONE_NEWNS)
-        try:
-            root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                _attach(mount, root, "var/task")
-            finally:
-                os.close(root)
-        finally:
-            linux.setns(own, linux.CLONE_NEWNS)
+        for name, digest in zip(names, layers, strict=True):
+            os.symlink(f"/c/{digest.hex()}", name)
+        return linux.new_mount("overlay", READ_ONLY, lowerdir=":".join(["/e", *reversed(names)]))
     finally:
-        os.close(theirs)
-        os.close(own)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
+
+
+def layer_name(digest: bytes) -> str:
+    """What a layer is called in mountinfo."""
+    return f"/l/{base64.urlsafe_b64encode(digest).rstrip(b'=').decode()}"
+
+
+def attach_from_parent(pid: int, path: str, mount: int) -> None:
+    """Attach a mount in the mount namespace of a stem, from outside, and close its descriptor: nothing in there has
+    the power."""
+    with contextlib.ExitStack() as held:
+
+        def hold(descriptor: int) -> int:
+            held.callback(os.close, descriptor)
+            return descriptor
+
+        hold(mount)
+        own = hold(os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
+        linux.setns(hold(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)), linux.CLONE_NEWNS)
+        held.callback(linux.setns, own, linux.CLONE_NEWNS)
+        root = hold(os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        linux.move_mount(mount, hold(linux.open_beneath(root, path, os.O_PATH)))
 
 
 def dev_mount_in_parent() -> int:
@@ -196,6 +220,8 @@ def attach_in_child(mounts: Mounts) -> None:
     _attach(mounts.dev, mounts.root, "dev")
     if mounts.code is not None:
         _attach(mounts.code, mounts.root, "var/task")
+    if mounts.layers is not None:
+        _attach(mounts.layers, mounts.root, "opt")
     _attach(mounts.tmp, mounts.root, "tmp")
     os.fchdir(mounts.root)
     os.close(mounts.root)

@@ -99,7 +99,7 @@ class Sandbox:
             self._id, self._image_digest, bytes.fromhex(function.code_digest), function.memory_size,
             function.ephemeral_storage, limits.pids, limits.open_files, function.policy.invoke,
             guest_environ.read_at_exec(function), function.policy.egress,
-            tuple(sorted({host.port for host in function.policy.hosts})),
+            tuple(sorted({host.port for host in function.policy.hosts})), _layers(function),
         )  # fmt: skip
         log_stream = guest_environ.log_stream_name(time.strftime("%Y/%m/%d", time.gmtime()), function.version)
         environ = guest_environ.sealed(guest_environ.variables(function, ground.config.region, log_stream))
@@ -184,3 +184,9 @@ class Sandbox:
         if self._bound:
             with contextlib.suppress(BuilderGone, OSError):  # with the builder, every environment is gone
                 await self._ground.builder.destroy(self._id)
+
+
+def _layers(function: FunctionVersion) -> tuple[bytes, ...]:
+    """The digests of its layers, each once: of one that two layers share only the upper can be seen."""
+    from_above = dict.fromkeys(bytes.fromhex(layer.digest) for layer in reversed(function.layers))
+    return tuple(reversed(from_above))

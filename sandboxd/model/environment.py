@@ -25,6 +25,7 @@ class EnvironmentSpec:
     at_exec: bool = False  # a variable of the function is read at exec or import: its runtime cannot be booted ahead
     egress: tuple[EgressRule, ...] = ()
     host_ports: tuple[int, ...] = ()  # of the hosts that its policy names: for these, addresses may be opened
+    layers: tuple[bytes, ...] = ()  # digests, the lowest first, none twice
 
     @property
     def cpu_quota(self) -> int:

@@ -9,6 +9,7 @@ import hashlib
 from dataclasses import dataclass, field
 
 from sandboxd.model.egress import EgressRule, HostRule
+from sandboxd.model.layer import AttachedLayer
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,8 @@ class FunctionVersion:
     last_published: int = 0  # of $LATEST: numbers are never given twice
     published_from: str = ""  # of a published version: $LATEST's `content` at that moment
     settings: tuple[tuple[str, str], ...] = ()  # further configuration members, as JSON text by member name
+    layers: tuple[AttachedLayer, ...] = ()  # the lowest first
+    unzipped_size: int = 0  # of the package, in bytes
 
     @property
     def key(self) -> str:
@@ -58,12 +61,17 @@ class FunctionVersion:
         return f"{self.name}:{self.version}:{self.revision_id}"
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """The digests of everything that it is made from."""
+        return (self.code_digest, *(layer.digest for layer in self.layers))
+
+    @property
     def content(self) -> str:
         """A digest of code and configuration: of two versions with the same nothing that a client can set differs."""
         variables = None if self.variables is None else sorted(self.variables)
         members = (
             self.runtime, self.role, self.handler, self.code_digest, self.memory_size, self.timeout, self.description,
-            self.ephemeral_storage, self.architectures, variables, self.settings,
+            self.ephemeral_storage, self.architectures, variables, self.settings, self.layers,
         )  # fmt: skip
         return hashlib.sha256(repr(members).encode()).hexdigest()
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from sandboxd.errors import ProtocolViolation
 from sandboxd.model.egress import MAX_RULES, EgressRule, check_bounds, is_closed
 from sandboxd.model.environment import EnvironmentSpec
+from sandboxd.model.layer import MAX_LAYERS
 
 MAX_MESSAGE = 1024
 MAX_DESCRIPTORS = 8
@@ -27,6 +28,7 @@ MAX_ADDRESSES = 12  # of one answer to a name: with any name, in 512 bytes
 TTL_SECONDS = range(1, 3601)
 
 _EGRESS, _PORT, _ADDRESS = struct.Struct("!4sBHH"), struct.Struct("!H"), struct.Struct("!4s")
+_DIGEST = struct.Struct("!32s")
 
 
 class _Message:
@@ -76,36 +78,40 @@ class Bind(_Message):
 
     KIND = 1
     DESCRIPTORS = range(1, 2)
-    FIXED = struct.Struct("!I32s32sIIIIBBBB")
+    FIXED = struct.Struct("!I32s32sIIIIBBBBB")
     spec: EnvironmentSpec
 
     def pack(self) -> bytes:
         s = self.spec
         head = self.FIXED.pack(
             s.environment_id, s.image_digest, s.code_digest, s.memory_mb, s.tmp_mb, s.pids, s.open_files,
-            s.invoke_door, s.at_exec, len(s.egress), len(s.host_ports),
+            s.invoke_door, s.at_exec, len(s.layers), len(s.egress), len(s.host_ports),
         )  # fmt: skip
         rules = (
             _EGRESS.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last)
             for r in s.egress
         )
-        return head + b"".join(rules) + b"".join(map(_PORT.pack, s.host_ports))
+        return head + b"".join((*s.layers, *rules, *map(_PORT.pack, s.host_ports)))
 
     @classmethod
     def unpack(cls, body: bytes) -> Bind:
         if len(body) < cls.FIXED.size:
             raise ProtocolViolation("bind: too short")
-        *numbers, door, at_exec, count, port_count = cls.FIXED.unpack_from(body)
+        *numbers, door, at_exec, layer_count, count, port_count = cls.FIXED.unpack_from(body)
         environment_id, image, code, memory_mb, tmp_mb, pids, files = numbers
-        rules_end = cls.FIXED.size + count * _EGRESS.size
+        layers_end = cls.FIXED.size + layer_count * _DIGEST.size
+        rules_end = layers_end + count * _EGRESS.size
         if len(body) != rules_end + port_count * _PORT.size or door > 1 or at_exec > 1:
-            raise ProtocolViolation("bind: egress count or flag out of bounds")
+            raise ProtocolViolation("bind: a count or flag out of bounds")
+        layers = tuple(digest for (digest,) in _DIGEST.iter_unpack(body[cls.FIXED.size : layers_end]))
+        if len(layers) > MAX_LAYERS or len(set(layers)) != len(layers):
+            raise ProtocolViolation("bind: too many layers, or one named twice")
         if not (environment_id and 16 <= memory_mb <= 1 << 20 and 1 <= tmp_mb <= 10_240):
             raise ProtocolViolation("bind: environment id, memory or /tmp out of bounds")
         if not (16 <= pids <= 32_768 and 64 <= files <= 65_536):
             raise ProtocolViolation("bind: pids or open files out of bounds")
         rules = []
-        for address, prefix, first, last in _EGRESS.iter_unpack(body[cls.FIXED.size : rules_end]):
+        for address, prefix, first, last in _EGRESS.iter_unpack(body[layers_end:rules_end]):
             try:
                 network = IPv4Network((address, prefix))
             except ValueError as error:
@@ -118,7 +124,7 @@ class Bind(_Message):
         return cls(
             EnvironmentSpec(
                 environment_id, image, code, memory_mb, tmp_mb, pids, files, bool(door), bool(at_exec), tuple(rules),
-                ports,
+                ports, layers,
             )
         )  # fmt: skip
 

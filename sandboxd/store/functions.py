@@ -22,6 +22,7 @@ from sandboxd.errors import SandboxdError
 from sandboxd.model.arn import LATEST
 from sandboxd.model.egress import EgressRule, HostRule
 from sandboxd.model.function import FunctionVersion, Policy
+from sandboxd.model.layer import AttachedLayer
 from sandboxd.store.database import Database, DiskFull
 
 
@@ -73,9 +74,9 @@ class Functions:
             yield from self.versions(latest.name)
 
     def uses_code(self, digest: str) -> bool:
-        """Whether any version, shown or serving, is made from this package."""
+        """Whether any version, shown or serving, is made from this package, as its code or as a layer."""
         return any(
-            version.code_digest == digest
+            digest in version.packages
             for versions in (self._described, self._serving, *self._published.values())
             for version in versions.values()
         )
@@ -167,6 +168,7 @@ def _version(record: str) -> FunctionVersion:
     fields: dict[str, Any] = json.loads(record)
     for name in ("architectures", "variables", "settings"):
         fields[name] = _tuples(fields[name])
+    fields["layers"] = tuple(AttachedLayer(**layer) for layer in fields["layers"])
     policy = fields.pop("policy")
     rules = (EgressRule(IPv4Network(r["network"]), r["port_first"], r["port_last"]) for r in policy["egress"])
     hosts = (HostRule(**host) for host in policy.get("hosts", ()))  # a record of before there were any

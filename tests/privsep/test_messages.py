@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sandboxd.errors import ProtocolViolation
 from sandboxd.model.egress import MAX_PORTS, MAX_RULES, EgressRule, is_closed
 from sandboxd.model.environment import EnvironmentSpec
+from sandboxd.model.layer import MAX_LAYERS
 from sandboxd.privsep import messages as m
 
 numbers = st.integers(1, 2**32 - 1)
@@ -41,6 +42,7 @@ specs = st.builds(
     st.booleans(),
     st.lists(rules(), max_size=MAX_RULES // 2).map(tuple),
     ports,
+    st.lists(digests, max_size=MAX_LAYERS, unique=True).map(tuple),
 )
 requests = st.one_of(
     st.builds(m.Bind, specs),
@@ -125,6 +127,13 @@ OPEN = m.OpenAddresses(1, 2, 60, (IPv4Address("8.8.8.8"),), (443,))
 def test_addresses_out_of_bounds_are_a_violation(change: dict) -> None:
     with pytest.raises(ProtocolViolation):
         m.decode(m.REQUESTS, m.encode(replace(OPEN, **change)), 0)
+
+
+@pytest.mark.parametrize("layers", [[bytes(32)] * 2, [bytes([n]) * 32 for n in range(MAX_LAYERS + 1)]])
+def test_layers_out_of_bounds_are_a_violation(layers: list[bytes]) -> None:
+    spec = EnvironmentSpec(1, bytes(32), bytes(32), 128, 512, 64, 1024, layers=tuple(layers))
+    with pytest.raises(ProtocolViolation, match="layers"):
+        m.decode(m.REQUESTS, m.encode(m.Bind(spec)), 1)
 
 
 def test_more_ports_than_a_policy_may_name_are_a_violation() -> None:
