@@ -5,6 +5,7 @@ Room: root. May: fork, wait in the builder's event loop. May not: read a package
 
 from __future__ import annotations
 
+import logging
 import os
 import selectors
 import time
@@ -15,7 +16,10 @@ from sandboxd.builder import code
 from sandboxd.builder.environment import Host
 from sandboxd.errors import ProtocolViolation
 from sandboxd.model.limits import Limits
+from sandboxd.privsep import channel as door
 from sandboxd.privsep.messages import Unpack, Unpacked, UnpackStatus
+
+log = logging.getLogger("sandboxd.builder")
 
 _MAX_UNPACKERS = 2
 _MAX_UPLOADS = 64  # that wait for an unpacker: each holds a descriptor; the service has 16 on the way at most
@@ -38,6 +42,7 @@ class Packages:
         self._uploads: deque[tuple[Unpack, int]] = deque()
         self._unpackers = 0
         self._removers: dict[int, str] = {}
+        self._unwanted: deque[str] = deque()  # trees that no process could be had for yet
 
     def answer_unpack(self, message: Unpack, package: int) -> None:
         """Unpack it when its turn comes; the descriptor stays the caller's. Raises ProtocolViolation."""
@@ -62,7 +67,14 @@ class Packages:
         reader, writer = os.pipe()
         slot = self._host.slots.take()
         uid = self._host.uid(slot)
-        unpacker = os.fork()
+        try:
+            unpacker = os.fork()
+        except OSError as error:
+            log.warning("no unpacker: %s", error)
+            door.close_all([reader, writer])
+            self._host.slots.give_back(slot)
+            self._say(Unpacked(message.request_id, UnpackStatus.FAILED, 0))
+            return
         if unpacker == 0:
             limits = message.max_bytes, message.max_entries
             code.run_unpacker(self._directory, name, package, uid, *limits, writer, self._extractor)
@@ -99,17 +111,27 @@ class Packages:
 
     def _remove_tree(self, name: str) -> None:
         """Have a child remove a tree that is nobody's any more, and another where that one is killed."""
-        remover = os.fork()
-        if remover == 0:
+        self._unwanted.append(name)
+        self._start_removers()
+
+    def _start_removers(self) -> None:
+        while self._unwanted:
             try:
-                code.remove_tree(self._directory, name)
-            finally:
-                os._exit(0)
-        self._removers[remover] = name
+                remover = os.fork()
+            except OSError as error:
+                log.warning("%s is removed later: %s", self._unwanted[0], error)
+                return
+            if remover == 0:
+                try:
+                    code.remove_tree(self._directory, self._unwanted[0])
+                finally:
+                    os._exit(0)
+            self._removers[remover] = self._unwanted.popleft()
 
     def take_exit(self, pid: int, status: int) -> bool:
         """Whether the child that ended was one that removes a tree."""
         tree = self._removers.pop(pid, None)
         if tree is not None and os.WIFSIGNALED(status):
-            self._remove_tree(tree)
+            self._unwanted.append(tree)
+        self._start_removers()  # there may be room for a process now
         return tree is not None

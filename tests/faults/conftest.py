@@ -17,15 +17,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="module")
 def faults(alone: None) -> Iterator[harness.Faults]:
     """One daemon that outlives every fault of a module."""
-    daemon = Daemon(keep_alive=600)
-    faults = harness.Faults(daemon)
-    try:
-        faults.begin()
+    with harness.running(Daemon(keep_alive=600)) as faults:
         yield faults
-    finally:
-        faults.release()
-        faults.end()
-        daemon.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -273,6 +273,19 @@ class Faults:
             time.sleep(0.02)
 
 
+@contextlib.contextmanager
+def running(daemon: Daemon) -> Iterator[Faults]:
+    """Faults of a daemon that is started for them, and ended."""
+    faults = Faults(daemon)
+    try:
+        faults.begin()
+        yield faults
+    finally:
+        faults.release()
+        faults.end()
+        daemon.close()
+
+
 def eventually(condition: Callable[[], object], seconds: float = 10) -> None:
     """Wait until something holds."""
     deadline = time.monotonic() + seconds * TIME_FACTOR

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import ANSWER_SECONDS, Faults, eventually
+from tests.faults.harness import ANSWER_SECONDS, Faults, eventually, running
 from tests.support import packages
 from tests.support.daemon import FUNCTIONS, Answer, Daemon
 
@@ -70,14 +70,8 @@ class SmallDisk(Daemon):
 
 @pytest.fixture(scope="module")
 def small(alone: None) -> Iterator[Faults]:
-    daemon = SmallDisk()
-    faults = Faults(daemon)
-    try:
-        faults.begin()
+    with running(SmallDisk()) as faults:
         yield faults
-    finally:
-        faults.end()
-        daemon.close()
 
 
 def told(answer: Answer) -> bool:
