@@ -2,8 +2,8 @@
 
 Room: root. The builder forks a child per upload. Its own child, the extractor (`builder/extractor.py`), is confined to
 the new directory by chroot, has a uid that nobody else has, no capability, no network, bounded resources and a filter
-of a few system calls before it reads the first byte of the zip. When it has ended, nothing can hold a writable
-descriptor of the tree, and the sealer walks it by descriptors.
+of a few system calls before it reads the first byte of the zip. A large package has two of them, a half for each. When
+they have ended, nothing can hold a writable descriptor of the tree, and the sealer walks it by descriptors.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sandboxd.privsep.messages import UnpackStatus
 RESULT = struct.Struct("!BQ")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CPU_SECONDS = 120
+_PARTS, _DIVIDED = 2, 1 << 20  # extractors, of a package of more bytes; a small one is not worth a second process
 _MEMORY = 1 << 30
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000  # <linux/fs.h>
 
@@ -63,7 +64,7 @@ def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_byt
         os.mkdir(temporary, 0o700, dir_fd=code_directory)
         tree = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=code_directory)
         os.fchown(tree, uid, uid)
-        extracted, size = _extract_in_own_process(tree, package, uid, max_bytes, max_entries, program)
+        extracted, size = _extract(tree, package, uid, max_bytes, max_entries, program)
         if extracted is UnpackStatus.OK:
             _seal(tree)
             linux.syncfs(tree)
@@ -83,21 +84,40 @@ def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_byt
             os._exit(0)
 
 
-def _extract_in_own_process(
+def _extract(
     tree: int, package: int, uid: int, max_bytes: int, max_entries: int, program: bytes
 ) -> tuple[UnpackStatus, int]:
+    """By extractors that each unpack a part; how the first ended that did not end well."""
+    parts = _PARTS if os.fstat(package).st_size > _DIVIDED else 1
+    started = []
+    try:
+        for part in range(parts):
+            share = max_entries, part, parts
+            started.append(_start_extractor(tree, package, uid, max_bytes, program, share))
+    finally:  # nobody seals or removes a tree in which one still writes
+        ended = [_wait_for_extractor(pid, reader) for pid, reader in started]
+    return next((one for one in ended if one[0] is not UnpackStatus.OK), ended[0])
+
+
+def _start_extractor(
+    tree: int, package: int, uid: int, max_bytes: int, program: bytes, share: tuple[int, int, int]
+) -> tuple[int, int]:
+    """A process of its own and where its RESULT will come from."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         status, size = UnpackStatus.FAILED, 0
         try:
-            os.close(reader)
             _confine(tree, package, writer, uid, max_bytes, program)
-            status, size = extractor.extract(_PACKAGE, _TREE, max_bytes, max_entries)
+            status, size = extractor.extract(_PACKAGE, _TREE, max_bytes, *share)
         finally:
             os.write(_RESULT, RESULT.pack(status, size))
             os._exit(0)
     os.close(writer)
+    return pid, reader
+
+
+def _wait_for_extractor(pid: int, reader: int) -> tuple[UnpackStatus, int]:
     answer = os.read(reader, RESULT.size)
     os.close(reader)
     _, ended, usage = os.wait4(pid, 0)

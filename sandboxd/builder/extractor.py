@@ -30,6 +30,7 @@ _LOCAL_SIGNATURE = b"PK\x03\x04"
 _ENCRYPTED, _PATCHED, _STRONGLY_ENCRYPTED, _UTF8 = 0x01, 0x20, 0x40, 0x800
 _STORED, _DEFLATED = 0, 8
 _INPUT, _OUTPUT = 16 * 1024, 256 * 1024  # bytes at a time; what is not yet inflated is copied with every piece
+_SMALLEST = 22  # bytes: an end of central directory alone
 _MAX_DEPTH = 100  # directories in each other: who walks them holds a descriptor and a frame of the stack for each
 _MAX_PATH = 4000  # bytes; with /var/task/ before it, below the kernel's PATH_MAX
 FILE, PROGRAM = 0o444, 0o555  # modes as sealed; directories are as programs
@@ -41,10 +42,25 @@ class _Refused(Exception):
         self.status = status
 
 
-def extract(package: int, tree: int, max_bytes: int, max_entries: int) -> tuple[UnpackStatus, int]:
-    """Unpack the zip of a descriptor below the directory of another: how it ended, and the files' size in bytes."""
+class _Package(mmap.mmap):
+    """A package as the file that zipfile knows: no position that another extractor of it shares."""
+
+    def seek(self, position: int, whence: int = os.SEEK_SET) -> int:  # type: ignore[override]
+        """Like a file's: says where it is, and fails as zipfile expects."""
+        try:
+            super().seek((0, self.tell(), len(self))[whence] + position)
+        except ValueError:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL)) from None
+        return self.tell()
+
+
+def extract(
+    package: int, tree: int, max_bytes: int, max_entries: int, part: int = 0, of: int = 1
+) -> tuple[UnpackStatus, int]:
+    """Unpack one of some equal parts of the zip of a descriptor below the directory of another: how it ended, and the
+    size of all files in bytes. Other parts may be unpacked meanwhile."""
     try:
-        return UnpackStatus.OK, _extract(package, tree, max_bytes, max_entries)
+        return UnpackStatus.OK, _extract(package, tree, max_bytes, max_entries, part, of)
     except _Refused as refused:
         return refused.status, 0
     except OSError as error:
@@ -56,15 +72,18 @@ def extract(package: int, tree: int, max_bytes: int, max_entries: int) -> tuple[
         return UnpackStatus.CORRUPT, 0
 
 
-def _extract(package: int, tree: int, max_bytes: int, max_entries: int) -> int:
-    entries, ends = _directory(package, max_entries)
+def _extract(package: int, tree: int, max_bytes: int, max_entries: int, part: int, of: int) -> int:
+    if os.fstat(package).st_size < _SMALLEST:
+        raise _Refused(UnpackStatus.NOT_A_ZIP)
+    file = _Package(package, 0, prot=mmap.PROT_READ)
+    entries, ends = _directory(file, max_entries)
     size = sum(entry.file_size for entry in entries if not entry.is_dir())
     if size > max_bytes:
         raise _Refused(UnpackStatus.TOO_LARGE)
     writer = _Writer(tree)
     # Not closed by name: an error's traceback holds slices of it, and closing would put a BufferError in its place.
-    data = memoryview(mmap.mmap(package, 0, prot=mmap.PROT_READ))
-    for entry in entries:
+    data = memoryview(file)
+    for entry in entries[len(entries) * part // of : len(entries) * (part + 1) // of]:
         parts = _checked_name(entry)
         if entry.is_dir():
             writer.directory(parts)
@@ -75,13 +94,12 @@ def _extract(package: int, tree: int, max_bytes: int, max_entries: int) -> int:
     return size
 
 
-def _directory(package: int, max_entries: int) -> tuple[list[zipfile.ZipInfo], dict[int, int]]:
+def _directory(file: _Package, max_entries: int) -> tuple[list[zipfile.ZipInfo], dict[int, int]]:
     """The entries, and by its offset where each has to be over: no two may share a byte."""
-    with os.fdopen(package, "rb", _OUTPUT, closefd=False) as file:  # of no size given, it asks for a terminal's first
-        if not zipfile.is_zipfile(file):
-            raise _Refused(UnpackStatus.NOT_A_ZIP)
-        with zipfile.ZipFile(file) as archive:
-            entries, directory = archive.infolist(), archive.start_dir
+    if not zipfile.is_zipfile(file):
+        raise _Refused(UnpackStatus.NOT_A_ZIP)
+    with zipfile.ZipFile(file) as archive:
+        entries, directory = archive.infolist(), archive.start_dir
     if not entries:
         raise _Refused(UnpackStatus.EMPTY)
     if len(entries) > max_entries:
@@ -130,10 +148,12 @@ class _Writer:
         if path in self._made:
             return
         self.directory(parts[:-1])
+        parent = self._enter("/".join(parts[:-1]))
         try:
-            os.mkdir(parts[-1], 0o700, dir_fd=self._enter("/".join(parts[:-1])))
-        except FileExistsError:
-            raise _Refused(UnpackStatus.DUPLICATE_NAME) from None  # a file has the directory's name
+            os.mkdir(parts[-1], 0o700, dir_fd=parent)
+        except FileExistsError:  # of another part, or a file of that name
+            if not stat.S_ISDIR(os.stat(parts[-1], dir_fd=parent, follow_symlinks=False).st_mode):
+                raise _Refused(UnpackStatus.DUPLICATE_NAME) from None
         self._made.add(path)
 
     def file(self, parts: list[str], mode: int) -> int:

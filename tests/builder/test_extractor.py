@@ -153,6 +153,13 @@ REFUSED: dict[str, tuple[Callable[[], bytes], UnpackStatus]] = {
 }  # fmt: skip
 
 
+@pytest.fixture(params=[1, 2], ids=["whole", "in halves"])
+def parts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the package's size."""
+    monkeypatch.setattr(code, "_DIVIDED", -1 if request.param > 1 else MAX_BYTES * 100)
+
+
+@pytest.mark.usefixtures("parts")
 @pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_refused(packages: tuple[Path, int], what: str) -> None:
@@ -184,6 +191,7 @@ TAKEN: dict[str, tuple[Callable[[], bytes], dict[str, bytes]]] = {
 }
 
 
+@pytest.mark.usefixtures("parts")
 @pytest.mark.parametrize("what", TAKEN)
 def test_taken(packages: tuple[Path, int], what: str) -> None:
     path, directory = packages
@@ -197,6 +205,7 @@ def test_taken(packages: tuple[Path, int], what: str) -> None:
         assert stat.S_IMODE(about.st_mode) in (0o444, 0o555)
 
 
+@pytest.mark.usefixtures("parts")
 def test_as_many_entries_as_may_be(packages: tuple[Path, int]) -> None:
     package = packed(*((f"d{number % 7}/f{number}", b"x") for number in range(MAX_ENTRIES)))
     assert unpack(packages[1], package) == (UnpackStatus.OK, MAX_ENTRIES)
