@@ -15,6 +15,7 @@ from sandboxd.api.errors import function_not_found, invalid_parameter, revision_
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.pages import page, read_marker
+from sandboxd.api.revisions import Revisions
 from sandboxd.errors import ApiError
 from sandboxd.model.arn import LATEST
 from sandboxd.model.function import Alias
@@ -25,8 +26,8 @@ from sandboxd.store.store import Store
 class AliasesApi:
     """The operations on aliases."""
 
-    def __init__(self, store: Store, names: Names, lookup: Lookup) -> None:
-        self._store, self._names, self._lookup = store, names, lookup
+    def __init__(self, store: Store, names: Names, lookup: Lookup, revisions: Revisions) -> None:
+        self._store, self._names, self._lookup, self._revisions = store, names, lookup, revisions
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -78,7 +79,8 @@ class AliasesApi:
         alias = self._store.aliases.get(function.name, members["Name"])
         if alias is None:
             raise self._not_found("Alias not found: ", function.name, members["Name"])
-        if members.get("RevisionId", alias.revision_id) != alias.revision_id:
+        present = self._revisions.of(alias)
+        if members.get("RevisionId", present) != present:
             raise revision_differs()
         alias = replace(
             alias,
@@ -128,7 +130,7 @@ class AliasesApi:
             "Name": alias.name,
             "FunctionVersion": alias.version,
             "Description": alias.description,
-            "RevisionId": alias.revision_id,
+            "RevisionId": self._revisions.of(alias),
         }
         if alias.second_version:
             answer["RoutingConfig"] = {"AdditionalVersionWeights": {alias.second_version: alias.weight}}

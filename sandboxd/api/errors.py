@@ -74,11 +74,11 @@ def update_in_progress(arn: str) -> ApiError:
     return ApiError("ResourceConflictException", text, 409)
 
 
-def revision_differs() -> ApiError:
+def revision_differs(call: str = "GetFunction/GetAlias") -> ApiError:
     """PreconditionFailedException for a RevisionId that is not the present one."""
     text = (
         "The Revision Id provided does not match the latest Revision Id. "
-        "Call the GetFunction/GetAlias API to retrieve the latest Revision Id"
+        f"Call the {call} API to retrieve the latest Revision Id"
     )
     return ApiError("PreconditionFailedException", text, 412)
 

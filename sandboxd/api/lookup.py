@@ -11,6 +11,7 @@ from typing import Any
 from sandboxd.api.changes import Changes
 from sandboxd.api.errors import function_not_found, functions_only, revision_differs
 from sandboxd.api.names import Names
+from sandboxd.api.revisions import Revisions
 from sandboxd.model.arn import LATEST
 from sandboxd.model.function import FunctionVersion
 from sandboxd.store.store import Store
@@ -19,8 +20,8 @@ from sandboxd.store.store import Store
 class Lookup:
     """Finds functions by the members of a request; raises ApiError in AWS's words where there is none."""
 
-    def __init__(self, store: Store, names: Names, changes: Changes) -> None:
-        self._store, self._names, self._changes = store, names, changes
+    def __init__(self, store: Store, names: Names, changes: Changes, revisions: Revisions) -> None:
+        self._store, self._names, self._changes, self._revisions = store, names, changes, revisions
 
     def named(self, name: str) -> FunctionVersion:
         """A function by its plain name, as the API shows it."""
@@ -55,6 +56,7 @@ class Lookup:
         """The function of a request that changes it: nobody else does, and RevisionId, where given, is the present."""
         version = self.unqualified(members, action)
         self._changes.check(version.name, self._names.arn(version.name), version)
-        if members.get("RevisionId", version.revision_id) != version.revision_id:
+        present = self._revisions.of(version)
+        if members.get("RevisionId", present) != present:
             raise revision_differs()
         return version

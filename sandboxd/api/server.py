@@ -31,8 +31,10 @@ from sandboxd.api.kept import KeptApi
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.peers import Peers
+from sandboxd.api.permissions import PermissionsApi
 from sandboxd.api.protocols import Logs, Scheduler
 from sandboxd.api.reclaim import Reclaimer
+from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
 from sandboxd.api.service_model import ServiceModel
 from sandboxd.api.sigv4 import Verifier
@@ -62,11 +64,11 @@ class Api:
         self._config, self._store, self._tasks = config, store, Tasks()
         self._verifier = Verifier(store.keys.secret, config.region)
         self._peers, self._downloads = Peers(config.user), Downloads()
-        names = Names(config.region, config.account_id)
-        configurations = Configurations(config.limits, store.images, config.region)
+        names, revisions = Names(config.region, config.account_id), Revisions(store.settings)
+        configurations = Configurations(config.limits, store.images, config.region, revisions)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         changes, allotments = Changes(), Allotments(store, scheduler, config.limits)
-        lookup = Lookup(store, names, changes)
+        lookup = Lookup(store, names, changes, revisions)
         versions = VersionsApi(store, configurations, lookup, changes, reclaimer)
         code_signing = CodeSigningApi(store, names, lookup)
         functions = FunctionsApi(
@@ -86,9 +88,10 @@ class Api:
         self._operations: Operations = (
             functions.operations()
             | versions.operations()
-            | AliasesApi(store, names, lookup).operations()
+            | AliasesApi(store, names, lookup, revisions).operations()
             | code_signing.operations()
             | ConcurrencyApi(store, names, lookup, changes, allotments, config.limits).operations()
+            | PermissionsApi(store, names, changes, revisions).operations()
             | KeptApi(store, names, lookup).operations()
             | AccountApi(store.functions, config.limits, allotments, config.service_dir).operations()
         )

@@ -1,0 +1,29 @@
+"""RevisionIds: a policy that changes renews that of its function, version or alias, and nothing else of them.
+
+Room: service. May: read the store's maps.
+"""
+
+from __future__ import annotations
+
+from sandboxd.model.arn import LATEST
+from sandboxd.model.function import Alias, FunctionVersion
+from sandboxd.store.settings import Settings
+
+KIND = "Policy"  # of the documents: Statement, RevisionId, and RevisionOf, which is whose RevisionId it stands for
+
+
+class Revisions:
+    """The present RevisionIds, as the API shows them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def of(self, subject: FunctionVersion | Alias) -> str:
+        """The RevisionId of a version or an alias."""
+        if isinstance(subject, Alias):
+            document = self._settings.get(KIND, subject.function, subject.name)
+        else:
+            document = self._settings.get(KIND, subject.name, "" if subject.version == LATEST else subject.version)
+        if document is None or document["RevisionOf"] != subject.revision_id:
+            return subject.revision_id
+        return str(document["RevisionId"])
