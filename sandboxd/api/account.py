@@ -11,14 +11,14 @@ from pathlib import Path
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.concurrency import Allotments
 from sandboxd.model.limits import Limits
-from sandboxd.store.functions import Functions
+from sandboxd.store.store import Store
 
 
 class AccountApi:
     """GetAccountSettings. The disk under the packages is the limit of their total size."""
 
-    def __init__(self, functions: Functions, limits: Limits, allotments: Allotments, directory: Path) -> None:
-        self._functions, self._limits = functions, limits
+    def __init__(self, store: Store, limits: Limits, allotments: Allotments, directory: Path) -> None:
+        self._functions, self._layers, self._limits = store.functions, store.layers, limits
         self._allotments, self._directory = allotments, directory
 
     def operations(self) -> Operations:
@@ -35,5 +35,6 @@ class AccountApi:
             "ConcurrentExecutions": self._limits.concurrency,
             "UnreservedConcurrentExecutions": self._allotments.unreserved(),
         }
-        usage = {"TotalCodeSize": sum(v.code_size for v in versions), "FunctionCount": len(self._functions)}
+        size = sum(v.code_size for v in versions) + sum(v.code_size for v in self._layers.every_version())
+        usage = {"TotalCodeSize": size, "FunctionCount": len(self._functions)}
         return Result(200, {"AccountLimit": limit, "AccountUsage": usage})

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sandboxd.api.errors import invalid_parameter, not_offered_member
-from sandboxd.api.revisions import Revisions
 from sandboxd.api.runtimes import ARCHITECTURE, check_architectures, check_runtime
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.limits import Limits
@@ -55,7 +54,6 @@ _STANDING: dict[str, tuple[Any, ...]] = {
     "FileSystemConfigs": ([],),
     "ImageConfig": ({},),
     "KMSKeyArn": ("",),
-    "Layers": ([],),
     "LoggingConfig": ({}, {"LogFormat": "Text"}),
     "PackageType": ("Zip",),
     "PublishTo": (),
@@ -74,7 +72,6 @@ class Configurations:
     limits: Limits
     images: Images
     region: str
-    revisions: Revisions
 
     def check(self, members: Mapping[str, Any]) -> None:
         """Raise InvalidParameterValueException where a value is not allowed, or asks for what is not offered."""
@@ -109,8 +106,8 @@ class Configurations:
             changes["ephemeral_storage"] = members["EphemeralStorage"]["Size"]
         return replace(version, **changes, revision_id=new_revision(), last_modified=now_text())
 
-    def initial(self, name: str, arn: str, members: Mapping[str, Any], digest: str, size: int) -> FunctionVersion:
-        """The first version of a function, with AWS's defaults for what the request leaves out."""
+    def initial(self, name: str, arn: str, members: Mapping[str, Any]) -> FunctionVersion:
+        """The first version of a function, still without code, with AWS's defaults for what the request leaves out."""
         bare = FunctionVersion(
             name=name,
             version="$LATEST",
@@ -118,8 +115,8 @@ class Configurations:
             runtime="",
             role="",
             handler="",
-            code_digest=digest,
-            code_size=size,
+            code_digest="",
+            code_size=0,
             memory_size=self.limits.memory_mb_min,
             timeout=3,
             revision_id="",
@@ -149,13 +146,15 @@ class Configurations:
             "CodeSha256": base64.b64encode(bytes.fromhex(version.code_digest)).decode(),
             "Version": version.version,
             "TracingConfig": {"Mode": "PassThrough"},
-            "RevisionId": self.revisions.of(version),
+            "RevisionId": version.revision_id,
             "PackageType": "Zip",
             "Architectures": list(version.architectures),
             "EphemeralStorage": {"Size": version.ephemeral_storage},
             "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
             "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{version.name}"},
         }
+        if version.layers:
+            answer["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code_size} for layer in version.layers]
         if version.variables is not None:
             answer["Environment"] = {"Variables": dict(version.variables)}
         return answer if listed else answer | self._describe_state(version)
@@ -175,6 +174,15 @@ class Configurations:
         if digest is not None:
             answer["RuntimeVersionConfig"] = {"RuntimeVersionArn": f"arn:aws:lambda:{self.region}::runtime:{digest}"}
         return answer
+
+    def check_unzipped(self, version: FunctionVersion) -> None:
+        """Raise InvalidParameterValueException where code and layers together are too large."""
+        size, limit = version.unzipped_size + sum(layer.unzipped_size for layer in version.layers), self.limits
+        if size > limit.unzipped_bytes:
+            raise invalid_parameter(
+                "Function code combined with layers exceeds the maximum allowed size of "
+                f"{limit.unzipped_bytes} bytes. The actual size is {size} bytes."
+            )
 
     def _check_memory(self, size: int) -> None:
         limits = self.limits

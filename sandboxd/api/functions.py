@@ -17,16 +17,17 @@ from sandboxd.api.concurrency import Allotments
 from sandboxd.api.configuration import Configurations, new_revision, now_text
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import invalid_parameter
+from sandboxd.api.layers import LayersApi
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
-from sandboxd.api.packages import package_error, package_of
+from sandboxd.api.packages import held, package_of
 from sandboxd.api.pages import page, read_marker
 from sandboxd.api.protocols import Logs
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.runtimes import check_architectures
 from sandboxd.api.tasks import Tasks
 from sandboxd.api.versions import VersionsApi, position
-from sandboxd.errors import ApiError, PackageRejected
+from sandboxd.errors import ApiError
 from sandboxd.model.arn import LATEST
 from sandboxd.model.function import FunctionVersion, Policy
 from sandboxd.store.functions import FunctionExists
@@ -47,6 +48,7 @@ class FunctionsApi:
         changes: Changes,
         versions: VersionsApi,
         code_signing: CodeSigningApi,
+        layers: LayersApi,
         reclaimer: Reclaimer,
         allotments: Allotments,
         logs: Logs,
@@ -55,8 +57,8 @@ class FunctionsApi:
     ) -> None:
         self._store, self._configurations, self._names = store, configurations, names
         self._lookup, self._changes, self._versions, self._code_signing = lookup, changes, versions, code_signing
-        self._reclaimer, self._allotments, self._logs = reclaimer, allotments, logs
-        self._downloads, self._tasks = downloads, tasks
+        self._layers, self._reclaimer, self._allotments = layers, reclaimer, allotments
+        self._logs, self._downloads, self._tasks = logs, downloads, tasks
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -81,6 +83,7 @@ class FunctionsApi:
             )
         package = package_of(members["Code"], self._configurations.limits)
         self._configurations.check(members)
+        layers = self._layers.attached(members.get("Layers", ()))
         self._code_signing.check_package(members.get("CodeSigningConfigArn"))
         if "Runtime" not in members or "Handler" not in members:
             raise invalid_parameter(
@@ -92,8 +95,8 @@ class FunctionsApi:
         self._changes.check(name, arn, None)
         with self._changes.unless_handed_on(name):
             try:
-                async with self._hold(package) as digest:
-                    version = self._configurations.initial(name, arn, members, digest, len(package))
+                bare = replace(self._configurations.initial(name, arn, members), layers=layers)
+                async with self._made_of(bare, package) as version:
                     await self._store.functions.create(version)
             except FunctionExists:
                 raise _exists(name) from None
@@ -142,21 +145,13 @@ class FunctionsApi:
             check_architectures(members["Architectures"])
         self._configurations.check({name: members[name] for name in ("PublishTo",) if name in members})
         if members.get("DryRun"):
-            async with self._hold(package) as digest:
-                return Result(
-                    200,
-                    self._configurations.describe(replace(current, code_digest=digest, code_size=len(package))),
-                )
+            async with self._made_of(current, package) as version:
+                return Result(200, self._configurations.describe(version))
+        changed = replace(
+            current, revision_id=new_revision(), last_modified=now_text(), last_update_status="InProgress"
+        )
         with self._changes.unless_handed_on(current.name):
-            async with self._hold(package) as digest:
-                version = replace(
-                    current,
-                    code_digest=digest,
-                    code_size=len(package),
-                    revision_id=new_revision(),
-                    last_modified=now_text(),
-                    last_update_status="InProgress",
-                )
+            async with self._made_of(changed, package) as version:
                 await self._store.functions.describe(version)
         return await self._update(version, {name: members[name] for name in ("Publish",) if name in members})
 
@@ -165,7 +160,10 @@ class FunctionsApi:
         current = self._lookup.to_change(call.members, "UpdateFunctionConfiguration")
         self._configurations.check(call.members)
         version = replace(self._configurations.merged(current, call.members), last_update_status="InProgress")
-        with self._changes.unless_handed_on(current.name):
+        if "Layers" in call.members:
+            version = replace(version, layers=self._layers.attached(call.members["Layers"]))
+            self._configurations.check_unzipped(version)
+        with self._changes.unless_handed_on(current.name), self._store.code.keep(version.packages):
             await self._store.functions.describe(version)
         return await self._update(version, {})
 
@@ -245,12 +243,15 @@ class FunctionsApi:
             self._changes.end(name)
 
     @contextlib.asynccontextmanager
-    async def _hold(self, package: bytes) -> AsyncIterator[str]:
-        try:
-            async with self._store.code.hold(package) as digest:
-                yield digest
-        except (PackageRejected, OSError) as error:
-            raise package_error(error, self._configurations.limits) from error
+    async def _made_of(self, version: FunctionVersion, package: bytes) -> AsyncIterator[FunctionVersion]:
+        """The version with another package, which is kept, as its layers are, for the length of the block."""
+        limits, code = self._configurations.limits, self._store.code
+        with code.keep(layer.digest for layer in version.layers):
+            async with held(code, package, limits) as digest:
+                size = code.unzipped_size(digest)
+                made = replace(version, code_digest=digest, code_size=len(package), unzipped_size=size)
+                self._configurations.check_unzipped(made)
+                yield made
 
 
 def _exists(name: str) -> ApiError:

@@ -111,11 +111,11 @@ class InvokeApi:
             trace_id,
             tail,
         )
-        self._reclaimer.began(version.code_digest)
+        self._reclaimer.began(version)
         try:
             result = await self._scheduler.invoke(invocation)
         finally:
-            self._reclaimer.ended(version.code_digest)
+            self._reclaimer.ended(version)
         answer = {
             "Content-Type": result.content_type,
             "x-amzn-RequestId": request_id,

@@ -1,17 +1,19 @@
-"""What AWS says of a code package that it does not take.
+"""Packages that requests bring: kept for their length, or refused in AWS's words.
 
-Room: service. May: words.
+Room: service. May: what the store's packages may.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from sandboxd.api.errors import invalid_parameter, not_offered_member
 from sandboxd.errors import ApiError, PackageRejected
 from sandboxd.model.limits import Limits
+from sandboxd.store.code import Code
 
 _NOT_A_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
 _EMPTY = "Uploaded file must be a non-empty zip"
@@ -40,6 +42,16 @@ def package_of(code: Mapping[str, Any], limits: Limits) -> bytes:
         raise ApiError("RequestEntityTooLargeException", text, 413)
     assert isinstance(package, bytes)
     return package
+
+
+@contextlib.asynccontextmanager
+async def held(code: Code, package: bytes, limits: Limits) -> AsyncIterator[str]:
+    """`Code.hold`, with AWS's errors."""
+    try:
+        async with code.hold(package) as digest:
+            yield digest
+    except (PackageRejected, OSError) as error:
+        raise package_error(error, limits) from error
 
 
 def package_error(error: PackageRejected | OSError, limits: Limits) -> ApiError:

@@ -28,13 +28,13 @@ from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.invoke import InvokeApi, invoke_target, new_request_id
 from sandboxd.api.kept import KeptApi
+from sandboxd.api.layer_permissions import LayerPermissionsApi
+from sandboxd.api.layers import LayersApi, prepare_model
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.peers import Peers
-from sandboxd.api.permissions import PermissionsApi
 from sandboxd.api.protocols import Logs, Scheduler
 from sandboxd.api.reclaim import Reclaimer
-from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
 from sandboxd.api.service_model import ServiceModel
 from sandboxd.api.sigv4 import Verifier
@@ -64,13 +64,14 @@ class Api:
         self._config, self._store, self._tasks = config, store, Tasks()
         self._verifier = Verifier(store.keys.secret, config.region)
         self._peers, self._downloads = Peers(config.user), Downloads()
-        names, revisions = Names(config.region, config.account_id), Revisions(store.settings)
-        configurations = Configurations(config.limits, store.images, config.region, revisions)
+        names = Names(config.region, config.account_id)
+        configurations = Configurations(config.limits, store.images, config.region)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         changes, allotments = Changes(), Allotments(store, scheduler, config.limits)
-        lookup = Lookup(store, names, changes, revisions)
+        lookup = Lookup(store, names, changes)
         versions = VersionsApi(store, configurations, lookup, changes, reclaimer)
         code_signing = CodeSigningApi(store, names, lookup)
+        layers = LayersApi(store, names, reclaimer, config.limits, self._downloads)
         functions = FunctionsApi(
             store,
             configurations,
@@ -79,6 +80,7 @@ class Api:
             changes,
             versions,
             code_signing,
+            layers,
             reclaimer,
             allotments,
             logs,
@@ -88,14 +90,16 @@ class Api:
         self._operations: Operations = (
             functions.operations()
             | versions.operations()
-            | AliasesApi(store, names, lookup, revisions).operations()
+            | AliasesApi(store, names, lookup).operations()
             | code_signing.operations()
             | ConcurrencyApi(store, names, lookup, changes, allotments, config.limits).operations()
-            | PermissionsApi(store, names, changes, revisions).operations()
             | KeptApi(store, names, lookup).operations()
-            | AccountApi(store.functions, config.limits, allotments, config.service_dir).operations()
+            | layers.operations()
+            | LayerPermissionsApi(layers, store.layers).operations()
+            | AccountApi(store, config.limits, allotments, config.service_dir).operations()
         )
         model = ServiceModel.load(self.offered)
+        prepare_model(model)
         _apply_limits(model, config.limits)
         self._errors = ErrorWriter(model.errors)
         self._routes = Routes(model.operations.values())

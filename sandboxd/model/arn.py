@@ -1,6 +1,7 @@
-"""Names of functions: plain, partial ARN and full ARN, each with or without a qualifier.
+"""Names of functions: plain, partial ARN and full ARN, each with or without a qualifier; and of layers.
 
-Room: model. Source: botocore's lambda/2015-03-31 model, shapes FunctionName and NamespacedFunctionName.
+Room: model. Source: botocore's lambda/2015-03-31 model, shapes FunctionName, NamespacedFunctionName, LayerNameOrArn
+and LayerVersionArn.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ LATEST = "$LATEST"
 _REFERENCE = re.compile(
     r"(?:arn:(?P<partition>aws[a-zA-Z-]*):lambda:)?(?:(?P<region>[a-z]{2}(?:-[a-z]+)+-\d):)?(?:(?P<account>\d{12}):)?"
     r"(?:function:)?(?P<name>[a-zA-Z0-9-_]{1,140})(?::(?P<qualifier>\$LATEST|[a-zA-Z0-9-_]{1,129}))?"
+)
+_LAYER = re.compile(
+    r"(?:arn:(?:aws[a-zA-Z-]*)?:lambda:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):layer:)?(?P<name>[a-zA-Z0-9-_]{1,140})"
+    r"(?::(?P<version>\d+))?"
 )
 
 
@@ -38,3 +43,28 @@ def function_arn(region: str, account: str, name: str, qualifier: str | None = N
     """The ARN of a function, qualified where a qualifier is given."""
     arn = f"arn:aws:lambda:{region}:{account}:function:{name}"
     return f"{arn}:{qualifier}" if qualifier else arn
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReference:
+    """What a client wrote to mean a layer or a version of it; parts it left out are None."""
+
+    name: str
+    version: int | None = None
+    account: str | None = None
+    region: str | None = None
+
+
+def parse_layer_reference(text: str) -> LayerReference | None:
+    """The reference that `text` is, or None where it is none of AWS's forms."""
+    match = _LAYER.fullmatch(text)
+    if match is None:
+        return None
+    version = int(match["version"]) if match["version"] else None
+    return LayerReference(match["name"], version, match["account"], match["region"])
+
+
+def layer_arn(region: str, account: str, name: str, version: int | None = None) -> str:
+    """The ARN of a layer, or of a version of it."""
+    arn = f"arn:aws:lambda:{region}:{account}:layer:{name}"
+    return f"{arn}:{version}" if version else arn

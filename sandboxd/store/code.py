@@ -1,4 +1,4 @@
-"""Code packages: the zips as uploaded, and through the builder their unpacked, sealed form.
+"""Packages of functions and layers: the zips as uploaded, and through the builder their unpacked, sealed form.
 
 Room: service. May: write `service_dir/zips`, ask the builder. May not: open a zip.
 
@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -36,7 +36,7 @@ class Unpacker(Protocol):
 
 
 class Code:
-    """Every code package. `in_use` tells of a digest whether any function version is made from it."""
+    """Every package. `in_use` tells of a digest whether any version of a function or a layer is made from it."""
 
     def __init__(
         self, directory: Path, unpacked_dir: Path, builder: Unpacker, limits: Limits, in_use: Callable[[str], bool]
@@ -44,7 +44,7 @@ class Code:
         self._unpacked_dir, self._builder, self._limits, self.in_use = unpacked_dir, builder, limits, in_use
         directory.mkdir(mode=0o700, exist_ok=True)
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._sealed: set[str] = set()  # unpacked, as far as this process has seen
+        self._sealed: dict[str, int] = {}  # unpacked, as far as this process has seen, and how large, in bytes
         self._held: Counter[str] = Counter()
         self._locks: dict[str, asyncio.Lock] = {}
         self._turns = asyncio.Semaphore(_UNPACKED_AT_ONCE)
@@ -53,28 +53,40 @@ class Code:
     async def hold(self, package: bytes) -> AsyncIterator[str]:
         """Keep a package, durable and unpacked, for the length of the block; its digest in hex.
 
-        What no function version is made from at the end of the block is removed. Raises PackageRejected.
+        What nothing is made from at the end of the block is removed. Raises PackageRejected.
         """
         digest = await asyncio.to_thread(lambda: hashlib.sha256(package).hexdigest())
-        self._held[digest] += 1
-        try:
+        with self.keep((digest,)):
             async with self._locks.setdefault(digest, asyncio.Lock()):
                 if digest not in self._sealed:
                     await asyncio.to_thread(self._write, digest, package)
                     await self._unpack(digest)
             yield digest
+
+    @contextlib.contextmanager
+    def keep(self, digests: Iterable[str]) -> Iterator[None]:
+        """Let none of these packages go before the end of the block."""
+        kept = tuple(digests)
+        self._held.update(kept)
+        try:
+            yield
         finally:
-            self._held[digest] -= 1
-            if not self._held[digest]:
-                del self._held[digest]
-                self._locks.pop(digest, None)
-            self.drop_unused(digest)
+            for digest in kept:
+                self._held[digest] -= 1
+                if not self._held[digest]:
+                    del self._held[digest]
+                    self._locks.pop(digest, None)
+                self.drop_unused(digest)
+
+    def unzipped_size(self, digest: str) -> int:
+        """The size of an unpacked package, in bytes."""
+        return self._sealed[digest]
 
     def drop_unused(self, digest: str) -> None:
-        """Remove a package, unless a function version is made from it or an upload holds it."""
+        """Remove a package, unless something is made from it or a request holds it."""
         if digest in self._held or self.in_use(digest):
             return
-        self._sealed.discard(digest)
+        self._sealed.pop(digest, None)
         self._builder.remove_code(bytes.fromhex(digest))
         with contextlib.suppress(FileNotFoundError):
             os.unlink(digest + _ZIP, dir_fd=self._directory)
@@ -83,9 +95,9 @@ class Code:
         """The zip as it was uploaded. Raises FileNotFoundError."""
         return await asyncio.to_thread(self._read, digest)
 
-    async def recover(self, digests: Iterable[str]) -> dict[str, str]:
-        """Bring the packages into the state that these digests ask for; the reason by digest of what cannot be."""
-        wanted = set(digests)
+    async def recover(self, wanted: Mapping[str, int]) -> dict[str, str]:
+        """Bring the packages into the state that these digests, with their unpacked sizes, ask for; by digest what
+        became of those that cannot be."""
         zips = set()
         for name in os.listdir(self._directory):
             digest = name.removesuffix(_ZIP)
@@ -94,19 +106,20 @@ class Code:
             else:  # a write that was cut short
                 os.unlink(name, dir_fd=self._directory)
         unpacked = await asyncio.to_thread(self._list_unpacked)
-        for digest in (zips | (unpacked or set())) - wanted:
+        for digest in (zips | (unpacked or set())) - wanted.keys():
             self.drop_unused(digest)
         failures = {}
-        for digest in wanted:
-            if unpacked is not None and digest in unpacked:
-                self._sealed.add(digest)
-                continue
-            try:
-                await self._unpack(digest)
-            except FileNotFoundError:
-                failures[digest] = "its code package is lost"
-            except PackageRejected as error:
-                failures[digest] = f"its code package cannot be unpacked: {error}"
+        for digest, size in wanted.items():
+            if unpacked is None or digest not in unpacked:
+                try:
+                    await self._unpack(digest)
+                except FileNotFoundError:
+                    failures[digest] = "is lost"
+                    continue
+                except PackageRejected as error:
+                    failures[digest] = f"cannot be unpacked: {error}"
+                    continue
+            self._sealed[digest] = size
         return failures
 
     def close(self) -> None:
@@ -117,7 +130,7 @@ class Code:
         async with self._turns:
             descriptor = self._open(digest)
             try:
-                await self._builder.unpack(
+                self._sealed[digest] = await self._builder.unpack(
                     bytes.fromhex(digest),
                     descriptor,
                     max_bytes=self._limits.unzipped_bytes,
@@ -125,7 +138,6 @@ class Code:
                 )
             finally:
                 os.close(descriptor)
-        self._sealed.add(digest)
 
     def _open(self, digest: str) -> int:
         return os.open(digest + _ZIP, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)

@@ -46,6 +46,20 @@ _MIGRATIONS = (
             PRIMARY KEY (function, qualifier, kind)
         ) STRICT, WITHOUT ROWID
         """,
+        """
+        CREATE TABLE layers (
+            name         TEXT PRIMARY KEY,
+            last_version INTEGER NOT NULL  -- numbers are never given twice
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE layer_versions (
+            layer   TEXT NOT NULL,
+            version INTEGER NOT NULL,
+            record  TEXT NOT NULL,  -- every field of model.layer.LayerVersion, as JSON
+            PRIMARY KEY (layer, version)
+        ) STRICT, WITHOUT ROWID
+        """,
     ),
 )
 

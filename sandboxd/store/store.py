@@ -6,15 +6,18 @@ Room: service. May: what its parts may.
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from sandboxd.config import Config
+from sandboxd.model.function import FunctionVersion
 from sandboxd.store.aliases import Aliases
 from sandboxd.store.code import Code, Unpacker
 from sandboxd.store.database import Database
 from sandboxd.store.functions import Functions
 from sandboxd.store.images import Images
 from sandboxd.store.keys import Keys
+from sandboxd.store.layers import Layers
 from sandboxd.store.settings import Settings
 
 
@@ -26,6 +29,7 @@ class Store:
     functions: Functions
     aliases: Aliases
     settings: Settings
+    layers: Layers
     code: Code
     keys: Keys
     images: Images
@@ -34,11 +38,15 @@ class Store:
     async def open(cls, config: Config, builder: Unpacker) -> Store:
         """Open the store of an instance and finish, or undo, what a sudden end interrupted."""
         database = Database(config.service_dir / "sandboxd.db")
-        functions = Functions(database)
+        functions, layers = Functions(database), Layers(database)
         zips = config.service_dir / "zips"
-        code = Code(zips, config.code_dir, builder, config.limits, functions.uses_code)
+
+        def in_use(digest: str) -> bool:
+            return functions.uses_code(digest) or layers.uses(digest)
+
+        code = Code(zips, config.code_dir, builder, config.limits, in_use)
         aliases, settings = Aliases(database), Settings(database)
-        store = cls(database, functions, aliases, settings, code, Keys(database), Images(config.images_dir))
+        store = cls(database, functions, aliases, settings, layers, code, Keys(database), Images(config.images_dir))
         await store._recover()
         return store
 
@@ -55,10 +63,14 @@ class Store:
         self.code.close()
 
     async def _recover(self) -> None:
-        failures = await self.code.recover({version.code_digest for version in self.functions.every_version()})
+        wanted = {layer.digest: layer.unzipped_size for layer in self.layers.every_version()}
+        for version in self.functions.every_version():
+            wanted |= {layer.digest: layer.unzipped_size for layer in version.layers}
+            wanted[version.code_digest] = version.unzipped_size
+        failures = await self.code.recover(wanted)
         settled = []
         for version in self.functions.every_version():
-            reason = failures.get(version.code_digest, "")
+            reason = _reason(version, failures)
             state = "Failed" if reason else "Active"
             if (version.state, version.state_reason, version.last_update_status) == (state, reason, "Successful"):
                 continue
@@ -72,3 +84,11 @@ class Store:
                 )
             )
         await self.functions.settle(*settled)
+
+
+def _reason(version: FunctionVersion, failures: Mapping[str, str]) -> str:
+    """Why a version cannot run, or nothing."""
+    if version.code_digest in failures:
+        return f"its code package {failures[version.code_digest]}"
+    lost = (f"its layer {layer.arn} {failures[layer.digest]}" for layer in version.layers if layer.digest in failures)
+    return next(lost, "")
