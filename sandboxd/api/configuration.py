@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sandboxd.api.errors import invalid_parameter, not_offered_member
+from sandboxd.api.revisions import Revisions
 from sandboxd.api.runtimes import ARCHITECTURE, check_architectures, check_runtime
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.limits import Limits
@@ -72,6 +73,7 @@ class Configurations:
     limits: Limits
     images: Images
     region: str
+    revisions: Revisions
 
     def check(self, members: Mapping[str, Any]) -> None:
         """Raise InvalidParameterValueException where a value is not allowed, or asks for what is not offered."""
@@ -146,7 +148,7 @@ class Configurations:
             "CodeSha256": base64.b64encode(bytes.fromhex(version.code_digest)).decode(),
             "Version": version.version,
             "TracingConfig": {"Mode": "PassThrough"},
-            "RevisionId": version.revision_id,
+            "RevisionId": self.revisions.of(version),
             "PackageType": "Zip",
             "Architectures": list(version.architectures),
             "EphemeralStorage": {"Size": version.ephemeral_storage},

@@ -33,8 +33,10 @@ from sandboxd.api.layers import LayersApi, prepare_model
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.peers import Peers
+from sandboxd.api.permissions import PermissionsApi
 from sandboxd.api.protocols import Logs, Scheduler
 from sandboxd.api.reclaim import Reclaimer
+from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
 from sandboxd.api.service_model import ServiceModel
 from sandboxd.api.sigv4 import Verifier
@@ -64,11 +66,11 @@ class Api:
         self._config, self._store, self._tasks = config, store, Tasks()
         self._verifier = Verifier(store.keys.secret, config.region)
         self._peers, self._downloads = Peers(config.user), Downloads()
-        names = Names(config.region, config.account_id)
-        configurations = Configurations(config.limits, store.images, config.region)
+        names, revisions = Names(config.region, config.account_id), Revisions(store.settings)
+        configurations = Configurations(config.limits, store.images, config.region, revisions)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         changes, allotments = Changes(), Allotments(store, scheduler, config.limits)
-        lookup = Lookup(store, names, changes)
+        lookup = Lookup(store, names, changes, revisions)
         versions = VersionsApi(store, configurations, lookup, changes, reclaimer)
         code_signing = CodeSigningApi(store, names, lookup)
         layers = LayersApi(store, names, reclaimer, config.limits, self._downloads)
@@ -90,9 +92,10 @@ class Api:
         self._operations: Operations = (
             functions.operations()
             | versions.operations()
-            | AliasesApi(store, names, lookup).operations()
+            | AliasesApi(store, names, lookup, revisions).operations()
             | code_signing.operations()
             | ConcurrencyApi(store, names, lookup, changes, allotments, config.limits).operations()
+            | PermissionsApi(store, names, changes, revisions).operations()
             | KeptApi(store, names, lookup).operations()
             | layers.operations()
             | LayerPermissionsApi(layers, store.layers).operations()

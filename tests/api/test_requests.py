@@ -243,7 +243,6 @@ def test_limits_are_the_configured_ones(make_endpoint: Callable[..., Endpoint]) 
 def test_operations_that_are_not_offered(client: Any) -> None:
     for call, members in (
         (client.list_capacity_providers, {}),
-        (client.get_policy, {"FunctionName": "f"}),
         (client.create_event_source_mapping, {"FunctionName": "f"}),
         (client.list_tags, {"Resource": "arn:aws:lambda:us-east-1:111111111111:function:f"}),
     ):
