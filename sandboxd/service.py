@@ -35,6 +35,7 @@ from sandboxd.config import Config
 from sandboxd.environment.logs import Logs
 from sandboxd.environment.upstream import RESOLV_CONF
 from sandboxd.errors import ApiError
+from sandboxd.events.mode import EventMode
 from sandboxd.http import Budget, HttpLimits, Server, serve
 from sandboxd.privsep.client import Client
 from sandboxd.scheduler.scheduler import Scheduler
@@ -153,7 +154,8 @@ async def _serve(config: Config, given: Inheritance) -> None:
         config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request), budget
     )
     scheduler.warm({version.runtime for version in store.functions.all()})
-    api = Api(config, store, scheduler, logs)
+    events = EventMode(config, store)
+    api = Api(config, store, scheduler, events, logs)
     # Whoever is not yet known may hold only a part of what the service has: functions need the rest.
     strangers = Budget(_BODY_BUDGET // 2, whole=budget)
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -166,14 +168,17 @@ async def _serve(config: Config, given: Inheritance) -> None:
     loop.add_signal_handler(signal.SIGTERM, end, "stop")
     os.set_blocking(given.beats, False)
     beating = loop.create_task(_beat(builder, given.beats, end))
+    await events.start(api.run)
     log.info("serving http://%s:%d and %s", *config.api_listen, config.api_socket)
     reason = await over
     beating.cancel()
+    events.stop()
     if reason == "stop":
         await _drain(servers, scheduler, logs, config.drain)
     for server in servers:
         server.abort()
     await api.close()
+    await events.close()
     logs.close()
     store.close()
     builder.close()

@@ -15,11 +15,10 @@ from sandboxd.api.errors import (
     function_not_found,
     in_state,
     invalid_parameter,
-    not_offered,
     request_too_large,
 )
 from sandboxd.api.names import Names
-from sandboxd.api.protocols import Scheduler
+from sandboxd.api.protocols import Events, Scheduler
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.routes import read_query
 from sandboxd.api.service_model import Operation
@@ -28,22 +27,15 @@ from sandboxd.errors import ApiError
 from sandboxd.http import Request, Response
 from sandboxd.model.arn import LATEST
 from sandboxd.model.function import FunctionVersion
-from sandboxd.model.invocation import Invocation
+from sandboxd.model.invocation import Invocation, InvocationResult
 from sandboxd.model.limits import Limits
+from sandboxd.model.payload import check_json
 from sandboxd.store.store import Store
 
 _PREFIX = "/2015-03-31/functions/"
 _SUFFIX = "/invocations"
 _TRACE_LENGTH = 1024
 _CLIENT_CONTEXT_LENGTH = 3583  # https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"Unrecognized token '{name}'")
-
-
-# Numbers stay text: nothing is computed with them, and Python refuses to convert integers of 4,300 digits.
-_CHECK_JSON = json.JSONDecoder(parse_int=str, parse_float=str, parse_constant=_refuse_constant).decode
 
 
 def invoke_target(method: str, target: str) -> tuple[str, str] | None:
@@ -68,13 +60,14 @@ class InvokeApi:
         self,
         store: Store,
         scheduler: Scheduler,
+        events: Events,
         reclaimer: Reclaimer,
         names: Names,
         limits: Limits,
         operation: Operation,
     ) -> None:
         self._functions, self._aliases = store.functions, store.aliases
-        self._scheduler, self._reclaimer = scheduler, reclaimer
+        self._scheduler, self._events, self._reclaimer = scheduler, events, reclaimer
         self._names, self._limits, self._operation = names, limits, operation
 
     async def handle(self, target: tuple[str, str], request: Request, request_id: str) -> Response:
@@ -88,10 +81,12 @@ class InvokeApi:
         limit = self._limits.sync_payload_bytes
         if len(request.body) > limit:
             raise request_too_large(limit, "InvokeFunction")
-        dry = False
+        dry = event = False
         mode = headers.get("x-amz-invocation-type")
         if mode is not None and mode != "RequestResponse":
-            dry = self._check_mode(mode)
+            dry, event = _check_mode(mode)
+        if event and len(request.body) > self._limits.async_payload_bytes:
+            raise _event_too_large(len(request.body), self._limits.async_payload_bytes)
         if version.state != "Active":
             raise in_state(version.state)
         payload = request.body
@@ -111,11 +106,10 @@ class InvokeApi:
             trace_id,
             tail,
         )
-        self._reclaimer.began(version)
-        try:
-            result = await self._scheduler.invoke(invocation)
-        finally:
-            self._reclaimer.ended(version)
+        if event:
+            await self._events.accept(invocation)
+            return Response(202, b"", {"x-amzn-RequestId": request_id, "X-Amzn-Trace-Id": trace_id})
+        result = await self.run(invocation)
         answer = {
             "Content-Type": result.content_type,
             "x-amzn-RequestId": request_id,
@@ -128,40 +122,51 @@ class InvokeApi:
             answer["X-Amz-Log-Result"] = base64.b64encode(result.log_tail).decode()
         return Response(200, result.payload, answer)
 
+    async def run(self, invocation: Invocation) -> InvocationResult:
+        """Run an invocation, and keep the files of its version for as long."""
+        self._reclaimer.began(invocation.function)
+        try:
+            return await self._scheduler.invoke(invocation)
+        finally:
+            self._reclaimer.ended(invocation.function)
+
     def _resolve(self, name: str, query: str, request: Request) -> tuple[FunctionVersion, str]:
         """The version and the ARN that were asked for, where the path holds more than the name of a function."""
         labels = {"FunctionName": unquote(name)}
         members = take_members(self._operation, labels, read_query(query), request.headers, b"")
         plain, qualifier = self._names.resolve(labels["FunctionName"], members.get("Qualifier"), "InvokeFunction")
-        number = self._aliases.draw(plain, qualifier) if qualifier else None
+        # Weights are of what runs: an event is drawn for with each of its attempts.
+        runs = request.headers.get("x-amz-invocation-type") not in ("DryRun", "Event")
+        choose = self._aliases.draw if runs else self._aliases.version
+        number = choose(plain, qualifier) if qualifier else None
         version = self._functions.resolve(plain, number or qualifier)
         if version is None:
             raise function_not_found(self._names.arn(plain, qualifier or LATEST))
         return version, self._names.arn(plain, qualifier)
 
-    def _check_mode(self, mode: str) -> bool:
-        """Whether an invocation type other than RequestResponse is DryRun."""
-        if mode == "DryRun":
-            return True
-        if mode == "Event":
-            raise not_offered("InvocationType Event")
+
+def _check_mode(mode: str) -> tuple[bool, bool]:
+    """Whether an invocation type other than RequestResponse is DryRun, and whether it is Event."""
+    if mode not in ("DryRun", "Event"):
         raise ApiError(
             "ValidationException",
             f"1 validation error detected: Value '{mode[:200]}' at 'invocationType' failed to satisfy constraint: "
             "Member must satisfy enum value set: [Event, RequestResponse, DryRun]",
         )
+    return mode == "DryRun", mode == "Event"
+
+
+def _event_too_large(size: int, limit: int) -> ApiError:
+    text = f"{size} byte payload is too large for the Event invocation type (limit {limit} bytes)"
+    return ApiError("RequestEntityTooLargeException", text, 413)
 
 
 def _check_payload(payload: bytes) -> None:
     try:
-        _CHECK_JSON(payload.decode())
-    except RecursionError:
-        reason = "Document nesting depth exceeds the maximum allowed"
+        check_json(payload)
     except ValueError as error:
-        reason = str(error)
-    else:
-        return
-    raise ApiError("InvalidRequestContentException", f"Could not parse request body into json: {reason}")
+        text = f"Could not parse request body into json: {error}"
+        raise ApiError("InvalidRequestContentException", text) from None
 
 
 def _client_context(text: str) -> str:

@@ -30,6 +30,14 @@ class Scheduler(Protocol):
         ...
 
 
+class Events(Protocol):
+    """Takes in what is to run later."""
+
+    async def accept(self, invocation: Invocation) -> None:
+        """Keep an invocation to be made once this returned. Raises OSError where there is no room for it."""
+        ...
+
+
 class Logs(Protocol):
     """What functions wrote. Offsets count bytes since a log began; a negative one counts from its end."""
 

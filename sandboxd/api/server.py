@@ -25,6 +25,7 @@ from sandboxd.api.configuration import Configurations
 from sandboxd.api.downloads import PREFIX as DOWNLOADS
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request_too_large
+from sandboxd.api.event_invoke import EventInvokeApi
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.invoke import InvokeApi, invoke_target, new_request_id
 from sandboxd.api.kept import KeptApi
@@ -34,7 +35,7 @@ from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.peers import Peers
 from sandboxd.api.permissions import PermissionsApi
-from sandboxd.api.protocols import Logs, Scheduler
+from sandboxd.api.protocols import Events, Logs, Scheduler
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
@@ -47,6 +48,7 @@ from sandboxd.config import Config
 from sandboxd.errors import ApiError
 from sandboxd.http import Request, Response
 from sandboxd.model.function import FunctionVersion
+from sandboxd.model.invocation import Invocation, InvocationResult
 from sandboxd.model.limits import Limits
 from sandboxd.store.store import Store
 
@@ -62,7 +64,7 @@ Answer = Response | Coroutine[Any, Any, Response]
 class Api:
     """Every operation, behind the three doors. `close` ends what runs in the background."""
 
-    def __init__(self, config: Config, store: Store, scheduler: Scheduler, logs: Logs) -> None:
+    def __init__(self, config: Config, store: Store, scheduler: Scheduler, events: Events, logs: Logs) -> None:
         self._config, self._store, self._tasks = config, store, Tasks()
         self._verifier = Verifier(store.keys.secret, config.region)
         self._peers, self._downloads = Peers(config.user), Downloads()
@@ -94,6 +96,7 @@ class Api:
             | versions.operations()
             | AliasesApi(store, names, lookup, revisions).operations()
             | code_signing.operations()
+            | EventInvokeApi(store, names, config.destinations).operations()
             | ConcurrencyApi(store, names, lookup, changes, allotments, config.limits).operations()
             | PermissionsApi(store, names, changes, revisions).operations()
             | KeptApi(store, names, lookup).operations()
@@ -107,7 +110,7 @@ class Api:
         self._errors = ErrorWriter(model.errors)
         self._routes = Routes(model.operations.values())
         invoke = model.operations["Invoke"]
-        self._invoke = InvokeApi(store, scheduler, reclaimer, names, config.limits, invoke)
+        self._invoke = InvokeApi(store, scheduler, events, reclaimer, names, config.limits, invoke)
         self._admin = AdminApi(config, store, functions, names, scheduler, logs)
         self._tcp_origin = endpoint(*config.api_listen)
         allotments.apply_all()
@@ -191,6 +194,10 @@ class Api:
             error = request_too_large(self._config.limits.sync_payload_bytes, "InvokeFunction")
             return self._errors.response(error, new_request_id())
         return self.refuse(413, "")
+
+    async def run(self, invocation: Invocation) -> InvocationResult:
+        """Run the invocation of an event that was accepted. Raises ApiError."""
+        return await self._invoke.run(invocation)
 
     async def close(self) -> None:
         """Let changes under way come to their end, for 10 seconds at most, and end what else runs."""

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
-from sandboxd.store.schema import migrate
+from sandboxd.store.schema import MIGRATIONS, Migrations, migrate
 
 T = TypeVar("T")
 _FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE)
@@ -27,7 +27,7 @@ class DiskFull(OSError):
 class Database:
     """The database at `path`, made where missing, readable by its owner only."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, migrations: Migrations = MIGRATIONS) -> None:
         # SQLite gives its -wal and -shm files the mode of the database.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.fchmod(descriptor, 0o600)
@@ -36,7 +36,7 @@ class Database:
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
-            migrate(self._connection)
+            migrate(self._connection, migrations)
         except BaseException:
             self._connection.close()
             raise

@@ -9,8 +9,9 @@ import sqlite3
 
 from sandboxd.errors import SandboxdError
 
-# One entry per schema version; PRAGMA user_version counts those that were applied.
-_MIGRATIONS = (
+Migrations = tuple[tuple[str, ...], ...]  # one entry per version; PRAGMA user_version counts those applied
+
+MIGRATIONS: Migrations = (
     (
         """
         CREATE TABLE function_versions (
@@ -64,14 +65,14 @@ _MIGRATIONS = (
 )
 
 
-def migrate(connection: sqlite3.Connection) -> None:
+def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
     """Bring the database to this version, in one transaction. Raises SandboxdError where a newer one wrote it."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(_MIGRATIONS):
-        raise SandboxdError(f"the database has schema {version}; this sandboxd knows up to {len(_MIGRATIONS)}")
+    if version > len(migrations):
+        raise SandboxdError(f"the database has schema {version}; this sandboxd knows up to {len(migrations)}")
     connection.execute("BEGIN IMMEDIATE")
-    for statements in _MIGRATIONS[version:]:
+    for statements in migrations[version:]:
         for statement in statements:
             connection.execute(statement)
-    connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
+    connection.execute(f"PRAGMA user_version = {len(migrations)}")
     connection.execute("COMMIT")

@@ -5,6 +5,7 @@ Room: service. May: what its parts may.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +14,8 @@ from sandboxd.config import Config
 from sandboxd.model.function import FunctionVersion
 from sandboxd.store.aliases import Aliases
 from sandboxd.store.code import Code, Unpacker
-from sandboxd.store.database import Database
+from sandboxd.store.database import Database, DiskFull
+from sandboxd.store.events import EventQueue
 from sandboxd.store.functions import Functions
 from sandboxd.store.images import Images
 from sandboxd.store.keys import Keys
@@ -33,6 +35,7 @@ class Store:
     code: Code
     keys: Keys
     images: Images
+    events: EventQueue
 
     @classmethod
     async def open(cls, config: Config, builder: Unpacker) -> Store:
@@ -46,20 +49,34 @@ class Store:
 
         code = Code(zips, config.code_dir, builder, config.limits, in_use)
         aliases, settings = Aliases(database), Settings(database)
-        store = cls(database, functions, aliases, settings, layers, code, Keys(database), Images(config.images_dir))
+        store = cls(
+            database,
+            functions,
+            aliases,
+            settings,
+            layers,
+            code,
+            Keys(database),
+            Images(config.images_dir),
+            EventQueue(config.service_dir / "events.db"),
+        )
         await store._recover()
         return store
 
     async def delete_function(self, name: str) -> None:
         """Remove a function and everything that is its own, at once."""
+        arn = self.functions.versions(name)[0].arn
         parts = (self.functions, self.aliases, self.settings)
         await self.database.write(lambda c: [part.delete_rows(c, name) for part in parts])
         for part in parts:
             part.forget(name)
+        with contextlib.suppress(DiskFull):  # an event without a function is dropped when its turn comes
+            await self.events.forget(arn)
 
     def close(self) -> None:
         """Finish the writes under way and close every file."""
         self.database.close()
+        self.events.close()
         self.code.close()
 
     async def _recover(self) -> None:

@@ -30,6 +30,7 @@ from sandboxd import http as transport
 from sandboxd.api.server import Api
 from sandboxd.config import Config
 from sandboxd.errors import ApiError
+from sandboxd.events.mode import EventMode
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.store.keys import AccessKey
 from sandboxd.store.store import Store
@@ -147,7 +148,9 @@ class Endpoint:
     async def _start(self) -> None:
         self.unpacker = InProcessUnpacker(self.config.code_dir)
         self.store = await Store.open(self.config, self.unpacker)
-        self.api = Api(self.config, self.store, self.scheduler, self.logs)
+        self.events = EventMode(self.config, self.store)
+        self.api = Api(self.config, self.store, self.scheduler, self.events, self.logs)
+        await self.events.start(self.api.run)
         self.key = await self.store.keys.create("test")
         limits = transport.HttpLimits(self.api.body_limit, discard=2 * self.api.body_limit)
         budget = transport.Budget(1 << 29)
@@ -170,6 +173,7 @@ class Endpoint:
         while any(server.connections for server in self._servers):
             await asyncio.sleep(0)
         await self.api.close()
+        await self.events.close()
         self.store.close()
 
     @property

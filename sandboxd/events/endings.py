@@ -1,0 +1,75 @@
+"""What a function's settings say of its events: how long and how often they are tried, and who is told how they ended.
+
+Room: service. May: read the store's maps.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+from sandboxd.config import Config
+from sandboxd.events.records import Condition, Ending, dead_letter, destination_record
+from sandboxd.model.arn import LATEST, parse_function_reference
+from sandboxd.model.event import Event
+from sandboxd.model.function import FunctionVersion
+from sandboxd.store.store import Store
+
+# https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionEventInvokeConfig.html
+_LONGEST_AGE = 21_600.0
+_RETRIES = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trying:
+    """For how many seconds an event is tried, and how often again after an error of its function."""
+
+    age: float
+    retries: int
+
+
+class Endings:
+    """The settings of every function, as far as events are concerned."""
+
+    longest_age = _LONGEST_AGE
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config, self._store = config, store
+
+    def policy(self, name: str, qualifier: str | None) -> Trying:
+        """How long and how often what was asked for by this qualifier is tried."""
+        settings = self._settings(name, qualifier)
+        age, retries = settings.get("MaximumEventAgeInSeconds"), settings.get("MaximumRetryAttempts")
+        return Trying(_LONGEST_AGE if age is None else age, _RETRIES if retries is None else retries)
+
+    def reserves_nothing(self, name: str) -> bool:
+        """Whether the function has a reserved concurrency of 0: nothing of it runs, and nothing waits for it."""
+        document = self._store.settings.get("Concurrency", name) or {}
+        return document.get("ReservedConcurrentExecutions") == 0
+
+    def followers(self, event: Event, version: FunctionVersion | None, ending: Ending, now: float) -> list[Event]:
+        """The events by which destination and dead-letter queue learn of an ending."""
+        reference = parse_function_reference(event.target)
+        assert reference is not None
+        success = ending.condition is Condition.SUCCESS
+        destinations = self._settings(reference.name, reference.qualifier).get("DestinationConfig", {})
+        arn = destinations.get("OnSuccess" if success else "OnFailure", {}).get("Destination")
+        found = []
+        if arn:
+            function = parse_function_reference(arn)
+            limit = self._config.limits.async_payload_bytes if function else None
+            found.append(_event(arn, destination_record(event, ending, now, limit), now, event.trace_id))
+        if not success and version is not None:
+            queue = json.loads(dict(version.settings).get("DeadLetterConfig", "{}")).get("TargetArn")
+            if queue:
+                found.append(_event(queue, dead_letter(event, ending), now, event.trace_id))
+        return found
+
+    def _settings(self, name: str, qualifier: str | None) -> dict[str, Any]:
+        return self._store.settings.get("EventInvokeConfig", name, qualifier or LATEST) or {}
+
+
+def _event(target: str, payload: bytes, now: float, trace_id: str) -> Event:
+    return Event(target, now, now, str(uuid.uuid4()), payload, trace_id=trace_id)

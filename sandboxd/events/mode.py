@@ -1,0 +1,280 @@
+"""Event mode: takes events in, tries each until it is over, and tells whoever wants to know how it ended.
+
+Room: service. May: read the store's maps, write the queue, run invocations. May not: hold more payloads than run.
+
+An event is a row until it is over. A lane looks for the rows of its target that are due, no more than it has room for,
+and runs them; what comes of an attempt is written in one step: the row goes and what follows from it comes, or the row
+is due again later. Whatever is killed in between, the row is there and is tried again.
+
+Source: https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-error-handling.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from sandboxd.config import Config
+from sandboxd.errors import ApiError
+from sandboxd.events.endings import Endings
+from sandboxd.events.lane import Lane
+from sandboxd.events.records import Condition, Ending
+from sandboxd.events.targets import Targets
+from sandboxd.model.arn import parse_function_reference
+from sandboxd.model.event import Event
+from sandboxd.model.function import FunctionVersion
+from sandboxd.model.invocation import Invocation, InvocationResult
+from sandboxd.store.store import Store
+
+Run = Callable[[Invocation], Awaitable[InvocationResult]]
+
+_TOGETHER = 128  # events that run at one time, beyond the one that every lane may have: each is a payload in memory
+_SHED = 32  # the part of the queue's size that goes at once where it is full: one thirty-second
+_LAST_SECONDS = 1.0  # what ended a moment ago is written still
+_ADRIFT = 3600.0  # seconds beyond which nothing is put off; longer: the clock was set back
+
+_log = logging.getLogger("sandboxd.events")
+
+
+class EventMode:
+    """Accepted events and what becomes of them. For one running event loop."""
+
+    def __init__(self, config: Config, store: Store) -> None:
+        self._config, self._store, self._queue = config, store, store.events
+        self._targets = Targets(config.destinations, config.service_dir / "spool", config.disk_floor << 20)
+        self._endings = Endings(config, store)
+        # The host's clock is read once: setting it makes nothing early or late.
+        self._began = time.time() - time.monotonic()
+        self._limit = config.event_queue << 20
+        self._lanes: dict[str, Lane] = {}
+        self._crowded: dict[str, Lane] = {}  # that had to leave room to others, in their order
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running, self._shedding = 0, asyncio.Lock()
+        self._run: Run | None = None
+        self.counts: Counter[str] = Counter()
+
+    async def accept(self, invocation: Invocation) -> None:
+        """Take an event in; it is on disk when this returns. Raises DiskFull."""
+        now = self._now()
+        event = Event(
+            invocation.invoked_arn,
+            now,
+            now,
+            invocation.request_id,
+            invocation.payload,
+            invocation.client_context,
+            invocation.trace_id,
+        )
+        await self._make_room(len(event.payload))
+        await self._queue.add(event)
+        self.counts["AsyncEventsReceived"] += 1
+        self._wake(event.target)
+
+    async def start(self, run: Run) -> None:
+        """Begin to run what waits and what comes."""
+        await self._queue.settle_clock(self._now(), _ADRIFT)
+        self._run = run
+        for target in list(self._queue.held):
+            self._wake(target)
+
+    def stop(self) -> None:
+        """Begin nothing more; what runs may end."""
+        self._run = None
+        for lane in self._lanes.values():
+            lane.wake()
+
+    async def close(self) -> None:
+        """Cut off what still runs, which stays in the queue, and let the disk have the rest."""
+        self.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_LAST_SECONDS)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._queue.flush()
+        self._targets.close()
+
+    def _now(self) -> float:
+        return self._began + time.monotonic()
+
+    async def _make_room(self, size: int) -> None:
+        """Where the queue is full, the oldest events of the target that has most of it go."""
+        if self._queue.size + size <= self._limit:
+            return
+        async with self._shedding:
+            while self._queue.size + size > self._limit and self._queue.held:
+                target = max(self._queue.held, key=lambda t: self._queue.held[t].size)
+                busy = frozenset(self._lanes[target].running) if target in self._lanes else frozenset[int]()
+                gone = await self._queue.shed(target, self._limit // _SHED, busy)
+                if not gone:
+                    return
+                self._drop(target, "QueueFull", gone)
+
+    def _drop(self, target: str, reason: str, count: int = 1, request_id: str = "") -> None:
+        self.counts["AsyncEventsDropped"] += count
+        self.counts[f"AsyncEventsDropped:{reason}"] += count
+        which = f"request {request_id}" if request_id else f"the oldest {count}"
+        _log.warning("AsyncEventsDropped: %s for %s: %s", which, target, reason)
+
+    # lanes
+
+    def _wake(self, target: str) -> None:
+        if self._run is None:
+            return
+        lane = self._lanes.get(target)
+        if lane is None:
+            lane = self._lanes[target] = Lane(target, self._config.event_concurrency, self._config.event_backoff)
+            self._hold(self._serve(lane))
+        lane.wake()
+
+    def _hold(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, lane: Lane) -> None:
+        """Run a lane's events as they come due, until there are none."""
+        while self._run is not None:
+            lane.look()
+            seconds: float | None = None
+            room = self._room(lane)
+            if lane.closed_until > self._now():
+                seconds = lane.closed_until - self._now()
+            elif room:
+                events, following = await self._queue.due(lane.target, self._now(), room, frozenset(lane.running))
+                for event in events:
+                    self._begin(lane, event)
+                if following is not None:
+                    seconds = max(0.0, following - self._now()) if self._room(lane) else None
+                elif not lane.running and not lane.woken:
+                    break
+            await lane.wait(seconds)
+        del self._lanes[lane.target]
+
+    def _room(self, lane: Lane) -> int:
+        """How many more of a lane may run: one always, more while there is room for others too."""
+        together = _TOGETHER - self._running
+        if lane.room <= together or not lane.room:
+            return lane.room
+        self._crowded[lane.target] = lane
+        return max(together, 0) or (0 if lane.running else 1)
+
+    def _begin(self, lane: Lane, event: Event) -> None:
+        lane.running.add(event.id)
+        self._running += 1
+        self._hold(self._try(lane, event))
+
+    async def _try(self, lane: Lane, event: Event) -> None:
+        try:
+            reference = parse_function_reference(event.target)
+            if reference is None:
+                await self._deliver(lane, event)
+            else:
+                await self._invoke(lane, event, reference.name, reference.qualifier)
+        except Exception:
+            _log.exception("request %s failed", event.request_id)
+            await self._fail(lane, event)
+        finally:
+            lane.running.discard(event.id)
+            self._running -= 1
+            lane.wake()
+            if self._crowded:
+                self._crowded.pop(next(iter(self._crowded))).wake()
+
+    # attempts
+
+    async def _invoke(self, lane: Lane, event: Event, name: str, qualifier: str | None) -> None:
+        now, policy = self._now(), self._endings.policy(name, qualifier)
+        if self._store.functions.resolve(name) is None:
+            await self._keep(self._queue.finish, event)
+            self._drop(event.target, "FunctionNotFound", request_id=event.request_id)
+            return
+        version = self._resolve(name, qualifier)
+        if now >= event.created + policy.age:
+            await self._end(event, version, Ending(Condition.AGE, event.attempts))
+        elif self._endings.reserves_nothing(name):
+            await self._end(event, version, Ending(Condition.ZERO, event.attempts))
+        elif version is None or version.state != "Active":
+            await self._fail(lane, event)
+        else:
+            await self._attempt(lane, event, version)
+
+    def _resolve(self, name: str, qualifier: str | None) -> FunctionVersion | None:
+        number = self._store.aliases.draw(name, qualifier) if qualifier else None
+        return self._store.functions.resolve(name, number or qualifier)
+
+    async def _attempt(self, lane: Lane, event: Event, version: FunctionVersion) -> None:
+        invocation = Invocation(
+            event.request_id, version, event.target, event.payload, event.client_context, event.trace_id
+        )
+        if self._run is None:
+            return
+        try:
+            result = await self._run(invocation)
+        except ApiError as error:
+            if error.status == 429:
+                lane.refused(self._now())
+            else:
+                await self._fail(lane, event)
+            return
+        lane.passed()
+        count = event.attempts + 1
+        if result.function_error is None:
+            await self._end(event, version, Ending(Condition.SUCCESS, count, result, version.version))
+            return
+        reference = parse_function_reference(event.target)
+        assert reference is not None
+        policy, now = self._endings.policy(reference.name, reference.qualifier), self._now()
+        wait = self._config.event_retry_waits[min(event.attempts, 1)]
+        if event.attempts >= policy.retries:
+            await self._end(event, version, Ending(Condition.RETRIES, count, result, version.version))
+        elif now + wait > event.created + policy.age:
+            await self._end(event, version, Ending(Condition.AGE, count, result, version.version))
+        else:
+            await self._keep(self._queue.put_off, replace(event, due=now + wait, attempts=count, failures=0))
+
+    async def _end(self, event: Event, version: FunctionVersion | None, ending: Ending) -> None:
+        """The event is over: whoever wants to know is told by events of their own."""
+        followers = self._endings.followers(event, version, ending, self._now())
+        await self._make_room(sum(len(follower.payload) for follower in followers))
+        known = await self._keep(self._queue.finish, event, followers)
+        if known and ending.condition is not Condition.SUCCESS:
+            self._drop(event.target, ending.condition.value, request_id=event.request_id)
+        for follower in followers if known else ():
+            self._wake(follower.target)
+
+    async def _deliver(self, lane: Lane, event: Event) -> None:
+        try:
+            await self._targets.deliver(event)
+        except OSError as error:
+            self.counts["DestinationDeliveryFailures"] += 1
+            if self._now() < event.created + self._endings.longest_age:
+                _log.warning("record %s for %s: %s", event.request_id, event.target, error)
+                await self._fail(lane, event)
+                return
+            self._drop(event.target, "DestinationDeliveryFailures", request_id=event.request_id)
+        else:
+            lane.passed()
+        await self._keep(self._queue.finish, event)
+
+    async def _fail(self, lane: Lane, event: Event) -> None:
+        """The system failed: this event waits longer each time, and the lane goes on with another after a pause."""
+        now = self._now()
+        lane.refused(now)
+        due = now + lane.pause(event.failures)
+        await self._keep(self._queue.put_off, replace(event, due=due, failures=event.failures + 1))
+
+    async def _keep(self, write: Callable[..., Awaitable[bool | None]], *arguments: object) -> bool:
+        """Write what came of an attempt, however long the disk is full: forgotten, it would be made again."""
+        failures = 0
+        while True:
+            try:
+                return bool(await write(*arguments))
+            except OSError as error:
+                _log.error("the queue of events cannot be written: %s", error)
+                await asyncio.sleep(min(60, 2**failures))
+                failures = min(failures + 1, 6)
