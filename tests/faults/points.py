@@ -137,7 +137,7 @@ def _arm_builder() -> None:
     _before(server.Server, "_say_bound", "bound", "bound is said")
     _before(code, "_seal", "seal", "sealed")
     _before(code, "remove_tree", "tree is removed")
-    _before(code, "_extract_in_own_process", "directory made")
+    _before(code, "_extract", "directory made")
     _before(extractor, "_write_file", "write file", "file written")
     _let_the_extractor_wait()
 
