@@ -18,8 +18,9 @@ Deployed = Callable[..., str]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How long to fuzz: the soak asks for more."""
+    """How long to fuzz: the soak asks for more. Where AWS's recorded answers are: without them none are played."""
     parser.addoption("--fuzz-cases", type=int, metavar="N", help="cases of each fuzz test (2,000)")
+    parser.addoption("--aws-snapshots", metavar="DIR", help="recorded answers of AWS, for tests/aws")
 
 
 @pytest.fixture(scope="session", autouse=True)

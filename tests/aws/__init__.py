@@ -1,0 +1,1 @@
+"""AWS's recorded answers, played against the API: `pytest tests/aws --aws-snapshots DIR`."""
