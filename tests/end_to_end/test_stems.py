@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.conftest import Deployed
+from tests.support import packages
 from tests.support.daemon import Daemon
 from tests.support.places import TIME_FACTOR
 
@@ -32,7 +34,7 @@ result = {
     'status': {key: status[key].strip() for key in (
         'Uid', 'Gid', 'Groups', 'CapInh', 'CapPrm', 'CapEff', 'CapBnd', 'CapAmb', 'NoNewPrivs', 'Seccomp',
         'SigIgn', 'SigBlk', 'Cpus_allowed', 'Umask')},
-    'task': sorted(os.listdir('/var/task')),
+    'files': [sorted(os.listdir(place)) for place in ('/var/task', '/opt')],
     'writable': [p for p in ('/', '/tmp', '/opt', '/var/task', '/dev', '/proc/sys/kernel') if os.access(p, os.W_OK)],
     'session': [os.getsid(0) == os.getpid(), os.uname().nodename],
 }
@@ -48,21 +50,35 @@ def look(daemon: Daemon, name: str) -> dict[str, Any]:
     return seen
 
 
+@pytest.fixture(params=[False, True], ids=["plain", "with layers"])
+def layers(request: pytest.FixtureRequest, daemon: Daemon) -> Iterator[list[str]]:
+    """The layers of both functions: none, and one."""
+    if not request.param:
+        yield []
+        return
+    client, package = daemon.lambda_client, packages.zip_of({"python/tool.py": "", "lib/nothing": ""})
+    arn = client.publish_layer_version(LayerName="roads", Content={"ZipFile": package})["LayerVersionArn"]
+    yield [arn]
+    client.delete_layer_version(LayerName="roads", VersionNumber=int(arn.rpartition(":")[2]))
+
+
 @pytest.fixture
-def by_stem(daemon: Daemon, deployed: Deployed) -> dict[str, Any]:
+def by_stem(daemon: Daemon, deployed: Deployed, layers: list[str]) -> dict[str, Any]:
     """What a function sees that was bound to a stem; they are made again a moment after each use."""
     deadline = time.monotonic() + 30 * TIME_FACTOR
     while time.monotonic() < deadline:
-        seen = look(daemon, deployed("evaluate"))
+        seen = look(daemon, deployed("evaluate", Layers=layers))
         if seen["by_stem"]:
             return seen
         time.sleep(0.3)
     raise AssertionError("no environment came from a stem")
 
 
-def test_both_roads_give_the_same_environment(daemon: Daemon, deployed: Deployed, by_stem: dict[str, Any]) -> None:
+def test_both_roads_give_the_same_environment(
+    daemon: Daemon, deployed: Deployed, layers: list[str], by_stem: dict[str, Any]
+) -> None:
     # A variable that the interpreter reads at exec leaves only the other road.
-    other = look(daemon, deployed("evaluate", Environment={"Variables": {"PYTHONNOTHING": "1"}}))
+    other = look(daemon, deployed("evaluate", Environment={"Variables": {"PYTHONNOTHING": "1"}}, Layers=layers))
     assert not other.pop("by_stem") and by_stem.pop("by_stem")
     assert other["environ"].pop("PYTHONNOTHING") == "1"
     for what in by_stem:

@@ -33,7 +33,11 @@ SPEC = EnvironmentSpec(7, bytes(32), bytes(32), 128, 512, 64, 1024)
 EXAMPLES: dict[int, m.Message] = {
     message.KIND: message
     for message in (
-        m.Bind(replace(SPEC, egress=(EgressRule(IPv4Network("8.0.0.0/8"), 1, 9),), host_ports=(443, 80))),
+        m.Bind(
+            replace(
+                SPEC, egress=(EgressRule(IPv4Network("8.0.0.0/8"), 1, 9),), host_ports=(443, 80), layers=(bytes(32),)
+            )
+        ),
         m.InitEnded(7), m.Destroy(7), m.Unpack(1, bytes(32), 1 << 20, 100), m.RemoveCode(bytes(32)),
         m.WarmImage(bytes(32)), m.OpenAddresses(1, 7, 60, (IPv4Address("8.8.8.8"),), (443,)), m.Ready(), m.Bound(7),
         m.BindFailed(7, 1, "cgroup"), m.Exited(7, 9, True), m.Destroyed(7), m.Unpacked(1, m.UnpackStatus.OK, 5),
@@ -266,11 +270,15 @@ def test_environments_that_cannot_be(fuzz: Fuzz, door: Door) -> None:
     before = door.held()
     good = image(door.daemon)
 
-    def body(images: bytes, code: bytes, sizes: tuple[int, int, int, int], environ: bytes, stop: bool) -> None:
+    def body(
+        images: bytes, code: bytes, layers: tuple[bytes, ...], sizes: tuple[int, int, int, int], environ: bytes,
+        stop: bool,
+    ) -> None:  # fmt: skip
         number = next(door.numbers)
         memory, tmp, pids, files = sizes
         with file_of(environ, seal=True) as descriptor:
-            door.send(m.Bind(EnvironmentSpec(number, images, code, memory, tmp, pids, files)), descriptor)
+            spec = EnvironmentSpec(number, images, code, memory, tmp, pids, files, layers=layers)
+            door.send(m.Bind(spec), descriptor)
         if not stop:  # else the end is asked for while it is being made
             door.answered(Counter({("Bound", number): 1}))
             door.send(m.InitEnded(number))
@@ -283,7 +291,8 @@ def test_environments_that_cannot_be(fuzz: Fuzz, door: Door) -> None:
     )  # fmt: skip
     images = st.sampled_from([good, good, bytes(32)])
     code = st.sampled_from([DIGEST, DIGEST, bytes(32)])
-    fuzz(body, images, code, sizes, st.sampled_from(ENVIRONS), st.booleans(), share=0.05, shrink=False)
+    layers = st.sampled_from([(), (DIGEST,), (DIGEST, bytes(32)), tuple(bytes([n]) * 32 for n in range(5))])
+    fuzz(body, images, code, layers, sizes, st.sampled_from(ENVIRONS), st.booleans(), share=0.05, shrink=False)
     assert door.held() <= before + 2 * 8, "no more than two spares' worth"
     assert door.builder.is_running()
 
