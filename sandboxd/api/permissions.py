@@ -15,7 +15,7 @@ from sandboxd.api.changes import Changes
 from sandboxd.api.configuration import new_revision
 from sandboxd.api.errors import function_not_found, invalid_parameter, revision_differs
 from sandboxd.api.names import Names
-from sandboxd.api.revisions import KIND, Revisions
+from sandboxd.api.revisions import KIND, Revisions, own_revision
 from sandboxd.errors import ApiError
 from sandboxd.model.arn import LATEST
 from sandboxd.model.function import Alias, FunctionVersion
@@ -54,7 +54,7 @@ class PermissionsApi:
         statement = _statement(members, self._names.arn(name, qualifier))
         await self._changes.wait(name)
         subject = self._subject(name, qualifier)
-        self._check_revision(members, subject)
+        self._check_revision(members, name, qualifier, subject)
         before = self._statements(name, qualifier)
         if any(row["Sid"] == statement["Sid"] for row in before):
             text = (
@@ -71,11 +71,10 @@ class PermissionsApi:
         """GetPolicy."""
         members = call.members
         name, qualifier = self._names.resolve(members["FunctionName"], members.get("Qualifier"), "GetPolicy")
-        statements = self._statements(name, qualifier)
-        if not statements:
+        document = self._store.settings.get(KIND, name, _key(qualifier))
+        if document is None or not document["Statement"]:
             raise ApiError("ResourceNotFoundException", _NO_RESOURCE, 404)
-        revision = self._revisions.of(self._subject(name, qualifier))
-        return Result(200, {"Policy": policy_text(statements), "RevisionId": revision})
+        return Result(200, {"Policy": policy_text(document["Statement"]), "RevisionId": document["RevisionId"]})
 
     async def remove_permission(self, call: Call) -> Result:
         """RemovePermission."""
@@ -92,7 +91,7 @@ class PermissionsApi:
         if len(rest) == len(before):
             text = f"Statement {members['StatementId']} is not found in resource policy."
             raise ApiError("ResourceNotFoundException", text, 404)
-        self._check_revision(members, subject)
+        self._check_revision(members, name, qualifier, subject)
         await self._put(name, qualifier, subject, rest)
         return Result(204)
 
@@ -115,8 +114,12 @@ class PermissionsApi:
         document = self._store.settings.get(KIND, name, _key(qualifier))
         return [] if document is None else list(document["Statement"])
 
-    def _check_revision(self, members: Mapping[str, Any], subject: FunctionVersion | Alias) -> None:
-        present = self._revisions.of(subject)
+    def _check_revision(
+        self, members: Mapping[str, Any], name: str, qualifier: str | None, subject: FunctionVersion | Alias
+    ) -> None:
+        """Of a policy the RevisionId is its own, until there is one that of whose it will be."""
+        document = self._store.settings.get(KIND, name, _key(qualifier))
+        present = document["RevisionId"] if document and document["Statement"] else self._revisions.of(subject)
         if members.get("RevisionId", present) != present:
             raise revision_differs("GetPolicy" if isinstance(subject, Alias) else "GetFunction/GetAlias")
 
@@ -125,7 +128,7 @@ class PermissionsApi:
     ) -> None:
         # A policy without a statement stays: a RevisionId does not come back.
         with self._changes.one(name):
-            document = {"Statement": statements, "RevisionOf": subject.revision_id, "RevisionId": new_revision()}
+            document = {"Statement": statements, "RevisionOf": own_revision(subject), "RevisionId": new_revision()}
             await self._store.settings.put(KIND, name, document, _key(qualifier))
 
 

@@ -55,6 +55,27 @@ def test_preconditions(endpoint: Endpoint, client: Any) -> None:
     assert client.publish_version(FunctionName="hello", **right)["Version"] == "1"
 
 
+def test_publishing_renews_the_revision_and_no_environment(endpoint: Endpoint, client: Any) -> None:
+    endpoint.create()
+
+    def revision(**qualifier: str) -> str:
+        return str(client.get_function_configuration(FunctionName="hello", **qualifier)["RevisionId"])
+
+    client.invoke(FunctionName="hello")
+    unpublished = revision()
+    published = client.publish_version(FunctionName="hello")["RevisionId"]
+    assert revision(Qualifier="1") == published
+    assert len({unpublished, published, revision()}) == 3
+    latest = revision()
+    assert client.publish_version(FunctionName="hello", RevisionId=latest)["RevisionId"] == published
+    assert revision() == latest
+    client.invoke(FunctionName="hello")
+    assert len({invocation.function.key for invocation in endpoint.scheduler.invocations}) == 1
+    stale = error_of(client.update_function_configuration, FunctionName="hello", Timeout=9, RevisionId=unpublished)
+    assert stale[0] == "PreconditionFailedException"
+    client.update_function_configuration(FunctionName="hello", Timeout=9, RevisionId=latest)
+
+
 def test_deleted_numbers_are_not_given_again(make_endpoint: Callable[..., Endpoint]) -> None:
     first = make_endpoint()
     first.create()
