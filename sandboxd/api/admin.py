@@ -20,6 +20,7 @@ from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.names import Names
 from sandboxd.api.protocols import Logs, Scheduler
 from sandboxd.api.routes import read_query
+from sandboxd.api.users import UsersApi
 from sandboxd.api.validation import read_json
 from sandboxd.config import Config
 from sandboxd.errors import ApiError
@@ -27,6 +28,8 @@ from sandboxd.http import Request
 from sandboxd.model.arn import LATEST
 from sandboxd.model.egress import EgressRule, HostRule, check_bounds, parse
 from sandboxd.model.function import Policy
+from sandboxd.store.keys import NoSuchUser
+from sandboxd.store.principals import ADMIN
 from sandboxd.store.store import Store
 
 PREFIX = "/sandboxd/v1/"
@@ -39,13 +42,14 @@ Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
 
 
 class AdminApi:
-    """Status, environments, policies, logs, keys, images."""
+    """Status, environments, policies, logs, keys, users, images."""
 
     def __init__(
         self, config: Config, store: Store, functions: FunctionsApi, names: Names, scheduler: Scheduler, logs: Logs
     ) -> None:
         self._config, self._store, self._functions, self._names = config, store, functions, names
         self._scheduler, self._logs = scheduler, logs
+        self._users = UsersApi(store, config.account_id)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "status"): self._status,
@@ -56,6 +60,12 @@ class AdminApi:
             ("GET", "keys"): self._list_keys,
             ("POST", "keys"): self._create_key,
             ("DELETE", "keys/*"): self._delete_key,
+            ("GET", "users"): self._users.list,
+            ("POST", "users"): self._users.create,
+            ("GET", "users/*"): self._users.get,
+            ("DELETE", "users/*"): self._users.delete,
+            ("PUT", "users/*/policies"): self._users.put_policy,
+            ("DELETE", "users/*/policies"): self._users.delete_policy,
             ("POST", "images/refresh"): self._refresh_images,
         }
 
@@ -64,7 +74,7 @@ class AdminApi:
         path, _, query = request.target.removeprefix(PREFIX).partition("?")
         segments = path.split("/")
         subject = ""
-        if len(segments) > 1 and segments[0] in ("functions", "keys"):
+        if len(segments) > 1 and segments[0] in ("functions", "keys", "users"):
             subject, segments[1] = unquote(segments[1]), "*"
         handler = self._routes.get((request.method, "/".join(segments)))
         if handler is None:
@@ -122,7 +132,7 @@ class AdminApi:
 
     async def _list_keys(self, _: Request, __: str, ___: dict[str, str]) -> Result:
         rows = [
-            {"AccessKeyId": k.id, "Description": k.description, "CreateDate": k.create_date}
+            {"AccessKeyId": k.id, "UserName": k.user, "Description": k.description, "CreateDate": k.create_date}
             for k in self._store.keys.all()
         ]
         return Result(200, {"Keys": rows})
@@ -130,14 +140,22 @@ class AdminApi:
     async def _create_key(self, request: Request, _: str, __: dict[str, str]) -> Result:
         body = read_json(request.body) if request.body else {}
         description = body.get("Description", "") if isinstance(body, dict) else None
+        user = body.get("UserName", ADMIN) if isinstance(body, dict) else None
         if not isinstance(description, str) or len(description) > _DESCRIPTION or not description.isprintable():
             raise invalid_parameter(f"Description is a text of up to {_DESCRIPTION} characters")
-        key = await self._store.keys.create(description)
+        if not isinstance(user, str):
+            raise invalid_parameter("UserName is a text")
+        try:
+            key = await self._store.keys.create(description, user)
+        except NoSuchUser:
+            text = f"The user with name {user[:64]} cannot be found."
+            raise ApiError("ResourceNotFoundException", text, 404) from None
         return Result(
             201,
             {
                 "AccessKeyId": key.id,
                 "SecretAccessKey": key.secret,
+                "UserName": key.user,
                 "Description": key.description,
                 "CreateDate": key.create_date,
             },

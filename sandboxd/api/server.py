@@ -17,6 +17,7 @@ from sandboxd.api.account import AccountApi
 from sandboxd.api.admin import PREFIX as ADMIN
 from sandboxd.api.admin import AdminApi, endpoint
 from sandboxd.api.aliases import AliasesApi
+from sandboxd.api.authorize import Authorizer
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
 from sandboxd.api.code_signing import CodeSigningApi
@@ -70,6 +71,7 @@ class Api:
         self._peers, self._downloads = Peers(config.user), Downloads()
         names, revisions = Names(config.region, config.account_id), Revisions(store.settings)
         configurations = Configurations(config.limits, store.images, config.region, revisions)
+        self._authorizer = Authorizer(store, names)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         changes, allotments = Changes(), Allotments(store, scheduler, config.limits)
         lookup = Lookup(store, names, changes, revisions)
@@ -134,10 +136,10 @@ class Api:
         if len(request.body) > _HASHED_HERE:
             return self._serve_large(request)
         try:
-            self._verify(request, hashlib.sha256(request.body).hexdigest())
+            key_id = self._verify(request, hashlib.sha256(request.body).hexdigest())
         except ApiError as error:
             return self._errors.response(error, new_request_id())
-        return self._serve(request, self._origin(request))
+        return self._serve(request, self._origin(request), key_id)
 
     def handle_unix(self, request: Request) -> Answer:
         """The unix socket: root and the daemon's group may do everything; nobody else anything."""
@@ -206,23 +208,30 @@ class Api:
     def _origin(self, request: Request) -> str:
         return f"http://{request.headers['host']}" if "host" in request.headers else self._tcp_origin
 
-    def _verify(self, request: Request, payload_hash: str) -> None:
-        self._verifier.verify(request.method, request.target, request.headers, payload_hash)
+    def _verify(self, request: Request, payload_hash: str) -> str:
+        return self._verifier.verify(request.method, request.target, request.headers, payload_hash)
 
     async def _serve_large(self, request: Request) -> Response:
         payload_hash = await asyncio.to_thread(lambda: hashlib.sha256(request.body).hexdigest())
         try:
-            self._verify(request, payload_hash)
+            key_id = self._verify(request, payload_hash)
         except ApiError as error:
             return self._errors.response(error, new_request_id())
-        return await self._serve(request, self._origin(request))
+        answer = self._serve(request, self._origin(request), key_id)
+        return answer if isinstance(answer, Response) else await answer
 
-    def _serve(self, request: Request, origin: str) -> Coroutine[Any, Any, Response]:
+    def _serve(self, request: Request, origin: str, key_id: str | None = None) -> Answer:
+        """Answer a request of a key's user, or of one who may do everything."""
         request_id = new_request_id()
         target = invoke_target(request.method, request.target)
         if target is not None:
+            if key_id is not None:
+                try:
+                    self._authorizer.check_invoke(key_id, target, request)
+                except ApiError as error:
+                    return self._errors.response(error, request_id)
             return self._guard(self._invoke.handle(target, request, request_id), request_id)
-        return self._guard(self._operate(request, origin), request_id)
+        return self._guard(self._operate(request, origin, key_id), request_id)
 
     async def _guard(self, work: Coroutine[Any, Any, Response | Result], request_id: str) -> Response:
         """Answer with what the work gives, or with the error that it raises; nothing else gets out."""
@@ -243,7 +252,7 @@ class Api:
         headers["Content-Type"] = "application/json"
         return Response(result.status, json.dumps(result.document).encode(), headers)
 
-    async def _operate(self, request: Request, origin: str) -> Result:
+    async def _operate(self, request: Request, origin: str, key_id: str | None) -> Result:
         path, _, query_text = request.target.partition("?")
         query = read_query(query_text)
         found = self._routes.find(request.method, path, query)
@@ -254,6 +263,8 @@ class Api:
         if handler is None:
             raise not_offered(f"the operation {operation.name}")
         members = take_members(operation, labels, query, request.headers, request.body)
+        if key_id is not None:
+            self._authorizer.check(key_id, operation.name, members, request)
         work = handler(Call(members, origin))
         return await (work if request.method == "GET" else self._tasks.finish(work))
 

@@ -26,6 +26,7 @@ COMMANDS = {
     "version": ("sandboxd.cli.version", "Publish, list and delete versions of functions."),
     "alias": ("sandboxd.cli.alias", "Create, update, show, list and delete aliases of functions."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
+    "user": ("sandboxd.cli.user", "Create, show, list and delete users, and give them policies."),
     "simulate": ("sandboxd.cli.simulate", "Replay a trace through the scheduler and compare eviction policies."),
     "gc": ("sandboxd.cli.gc", "Remove what a dead daemon left behind."),
     "uninstall": ("sandboxd.cli.uninstall", "Stop the daemon and remove every trace of it."),

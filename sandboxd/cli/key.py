@@ -21,14 +21,16 @@ def key() -> None:
     """Create, list and delete access keys of the REST API."""
 
 
-@key.command(epilog="Example: sandboxd key create --description 'build server'")
+@key.command(epilog="Example: sandboxd key create --description 'build server' --user alice")
 @click.option("--description", default="", help="What the key is for.")
+@click.option("--user", help="Whose it is (sandboxd user); without one it is admin's, who may do everything.")
 @output_option
 @click.pass_obj
-def create(context: Context, description: str) -> None:
+def create(context: Context, description: str, user: str | None) -> None:
     """Create a key pair. The secret is shown this once."""
     client = context.client
-    pair = client.call("CreateKey", "POST", KEYS, {"Description": description})
+    body = {"Description": description} | ({"UserName": user} if user else {})
+    pair = client.call("CreateKey", "POST", KEYS, body)
     if context.output == "json":
         show_json(pair)
         return
@@ -58,7 +60,7 @@ def list_keys(context: Context) -> None:
     if context.output == "json":
         show_json(document)
     else:
-        show_table(["AccessKeyId", "CreateDate", "Description"], document.get("Keys", []))
+        show_table(["AccessKeyId", "UserName", "CreateDate", "Description"], document.get("Keys", []))
 
 
 @key.command(epilog="Example: sandboxd key delete AKIAIOSFODNN7EXAMPLE")

@@ -62,6 +62,21 @@ MIGRATIONS: Migrations = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE users (
+            name   TEXT PRIMARY KEY,
+            record TEXT NOT NULL  -- every field of store.principals.User, as JSON
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        INSERT INTO users VALUES ('admin', json_object(
+            'name', 'admin', 'account', '', 'create_date', strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now'),
+            'documents', json_object('AdministratorAccess',
+                '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}')))
+        """,
+        "ALTER TABLE access_keys ADD COLUMN user TEXT NOT NULL DEFAULT 'admin'",
+    ),
 )
 
 

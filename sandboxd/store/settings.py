@@ -20,6 +20,7 @@ class Settings:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self.generation = 0  # another one after whatever changed
         self._documents: dict[str, dict[str, dict[str, Document]]] = {}  # by kind, function and qualifier
         for kind, function, qualifier, document in database.read("SELECT * FROM settings"):
             self._show(str(kind), str(function), str(qualifier), json.loads(str(document)))
@@ -65,11 +66,14 @@ class Settings:
         """The function is deleted."""
         for functions in self._documents.values():
             functions.pop(function, None)
+        self.generation += 1
 
     def _show(self, kind: str, function: str, qualifier: str, document: Document) -> None:
         self._documents.setdefault(kind, {}).setdefault(function, {})[qualifier] = document
+        self.generation += 1
 
     def _hide(self, kind: str, function: str, qualifier: str) -> None:
+        self.generation += 1
         documents = self._documents.get(kind, {}).get(function, {})
         if documents.pop(qualifier, None) is not None and not documents:
             del self._documents[kind][function]

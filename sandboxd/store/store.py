@@ -20,6 +20,7 @@ from sandboxd.store.functions import Functions
 from sandboxd.store.images import Images
 from sandboxd.store.keys import Keys
 from sandboxd.store.layers import Layers
+from sandboxd.store.principals import Principals
 from sandboxd.store.settings import Settings
 
 
@@ -34,6 +35,7 @@ class Store:
     layers: Layers
     code: Code
     keys: Keys
+    principals: Principals
     images: Images
     events: EventQueue
 
@@ -57,6 +59,7 @@ class Store:
             layers,
             code,
             Keys(database),
+            Principals(database),
             Images(config.images_dir),
             EventQueue(config.service_dir / "events.db"),
         )
@@ -72,6 +75,12 @@ class Store:
             part.forget(name)
         with contextlib.suppress(DiskFull):  # an event without a function is dropped when its turn comes
             await self.events.forget(arn)
+
+    async def delete_user(self, name: str) -> None:
+        """Remove a user with the keys, which stop working at once."""
+        await self.database.write(lambda c: [part.delete_rows(c, name) for part in (self.keys, self.principals)])
+        self.keys.forget(name)
+        self.principals.forget(name)
 
     def close(self) -> None:
         """Finish the writes under way and close every file."""

@@ -87,10 +87,10 @@ def test_key_create_prints_what_can_be_pasted(daemon: Daemon, run: Run) -> None:
 
 
 def test_key_list_and_delete(daemon: Daemon, run: Run) -> None:
-    shown = {name: value for name, value in KEY.items() if name != "SecretAccessKey"}
+    shown = {name: value for name, value in KEY.items() if name != "SecretAccessKey"} | {"UserName": "admin"}
     daemon.answer("GET /sandboxd/v1/keys", {"Keys": [shown]})
     daemon.answer("DELETE /sandboxd/v1/keys/AKIASANDBOXD", status=204)
-    assert run("key", "list").stdout.splitlines()[1].split() == ["AKIASANDBOXD", "2026-01-01", "d"]
+    assert run("key", "list").stdout.splitlines()[1].split() == ["AKIASANDBOXD", "admin", "2026-01-01", "d"]
     assert json.loads(run("key", "list", "-o", "json").stdout) == {"Keys": [shown]}
     assert run("key", "delete", "AKIASANDBOXD").exit_code == 0
 

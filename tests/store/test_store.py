@@ -273,7 +273,7 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
         store = await opened(config)
 
         def fail(connection: sqlite3.Connection) -> None:
-            connection.execute("INSERT INTO access_keys VALUES ('id', 's', 'd', 'now')")
+            connection.execute("INSERT INTO access_keys VALUES ('id', 's', 'd', 'now', 'admin')")
             raise ValueError("after the insert")
 
         with pytest.raises(ValueError, match="after the insert"):

@@ -1,0 +1,230 @@
+"""Who may call what: a request's action and resource, and the decision of the caller's and the function's policies.
+
+Room: service. May: read the store's maps. May not: say whether what is asked for is there.
+Source: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
+
+from sandboxd.api.errors import access_denied, function_not_found, not_offered
+from sandboxd.api.names import Names
+from sandboxd.api.permissions import policy_text
+from sandboxd.api.revisions import KIND
+from sandboxd.api.routes import read_query
+from sandboxd.errors import ApiError
+from sandboxd.http import Request as HttpRequest
+from sandboxd.model.arn import LATEST, function_arn, parse_function_reference
+from sandboxd.model.iam.decision import Decision, Principal, Request, decide
+from sandboxd.model.iam.policy import Policy, parse_resource
+from sandboxd.store.principals import User
+from sandboxd.store.store import Store
+
+_REMEMBERED = 10_000  # invocations that were allowed
+
+_ACTIONS = {
+    "Invoke": "InvokeFunction",
+    "InvokeWithResponseStream": "InvokeFunction",
+    "GetLayerVersionByArn": "GetLayerVersion",
+}
+# Operations that concern no resource that a policy can name.
+ANY_RESOURCE = frozenset(
+    (
+        "CreateCodeSigningConfig",
+        "CreateEventSourceMapping",
+        "GetAccountSettings",
+        "ListCodeSigningConfigs",
+        "ListEventSourceMappings",
+        "ListFunctions",
+        "ListLayerVersions",
+        "ListLayers",
+    )
+)
+# What a decision may depend on and may be another with the next request for the same.
+_FLEETING = frozenset(("aws:currenttime", "aws:epochtime", "aws:sourceip", "aws:useragent"))
+
+
+class Authorizer:
+    """Decides on the requests of users; keeps in mind which invocations it allowed."""
+
+    def __init__(self, store: Store, names: Names) -> None:
+        self._store, self._names = store, names
+        self._allowed: set[tuple[str, tuple[str, str]]] = set()
+        self._generation = -1
+
+    def check_invoke(self, key_id: str, target: tuple[str, str], request: HttpRequest) -> None:
+        """Raise AccessDeniedException unless a key's user may invoke a function (its name and the query as sent)."""
+        generation = self._store.settings.generation + self._store.principals.generation
+        if generation != self._generation or len(self._allowed) > _REMEMBERED:
+            self._allowed.clear()
+            self._generation = generation
+        if (key_id, target) in self._allowed:
+            return
+        # Of the query nothing else counts: it must not name another function than the path.
+        members = {"FunctionName": unquote(target[0]), "Qualifier": read_query(target[1]).get("Qualifier")}
+        if self.check(key_id, "Invoke", members, request):
+            self._allowed.add((key_id, target))
+
+    def check(self, key_id: str, operation: str, members: Mapping[str, Any], request: HttpRequest) -> bool:
+        """Raise AccessDeniedException unless a key's user may do an operation.
+
+        Returns whether the user may until a policy changes.
+        """
+        user = self._user(key_id)
+        account = user.account or self._names.account
+        principal = Principal((f"arn:aws:iam::{account}:user/{user.name}",), account)
+        policies = user.policies()
+        lasts = True
+        for action, resource in self._needs(operation, members, account):
+            policy = self._policy(resource)
+            context = self._context(principal, user, members, resource, request)
+            # Of roles it is asked who may pass them, not whose they are: none is kept here.
+            owner = account if action == "iam:PassRole" else _account(resource, account)
+            question = Request(principal, action, resource, owner, context)
+            decision = decide(question, policies, policy)
+            if decision is not Decision.ALLOWED:
+                raise _denied(principal, action, resource, decision)
+            self._check_reachable(operation, resource, owner, account)
+            keys = (statement.keys() for part in (*policies, policy) for statement in part)
+            lasts = lasts and all(map(_FLEETING.isdisjoint, keys))
+        return lasts
+
+    def _user(self, key_id: str) -> User:
+        name = self._store.keys.user(key_id)
+        user = self._store.principals.get(name) if name is not None else None
+        if user is None:  # deleted since the signature was checked
+            text = "The security token included in the request is invalid."
+            raise ApiError("UnrecognizedClientException", text, 403)
+        return user
+
+    def _needs(self, operation: str, members: Mapping[str, Any], account: str) -> Iterator[tuple[str, str]]:
+        """The actions that an operation takes, each with the ARN of its resource, or `*`."""
+        resource = self.resource(operation, members, account)
+        yield f"lambda:{_ACTIONS.get(operation, operation)}", resource
+        if operation in ("CreateFunction", "UpdateFunctionConfiguration"):
+            if "Role" in members:
+                yield "iam:PassRole", _standing(members["Role"])
+            for layer in map(_standing, members.get("Layers", ())):
+                if _account(layer, account) == account:
+                    yield "lambda:GetLayerVersion", layer
+        if operation == "CreateFunction" and members.get("Tags"):
+            yield "lambda:TagResource", resource
+
+    def resource(self, operation: str, members: Mapping[str, Any], account: str) -> str:
+        """The ARN of what an operation concerns, as a caller of an account names it."""
+        start = f"arn:aws:lambda:{self._names.region}:{account}:"
+        if operation in ANY_RESOURCE:
+            return "*"
+        if "UUID" in members:
+            return f"{start}event-source-mapping:{members['UUID']}"
+        if "FunctionName" in members:
+            return self._function(members["FunctionName"], members.get("Qualifier"), account)
+        if "LayerName" in members:
+            name, version = members["LayerName"], members.get("VersionNumber")
+            layer = _standing(name) if name.startswith("arn:") else f"{start}layer:{name}"
+            return layer if version is None else f"{layer}:{version}"
+        for member in ("Resource", "CodeSigningConfigArn", "Arn"):
+            if member in members:
+                return _standing(members[member])
+        return "*"
+
+    def _function(self, text: str, qualifier: str | None, account: str) -> str:
+        reference = parse_function_reference(text)
+        if reference is None:  # refused by what looks it up
+            return function_arn(self._names.region, account, text, qualifier)
+        return function_arn(
+            reference.region or self._names.region,
+            reference.account or account,
+            reference.name,
+            qualifier or reference.qualifier,
+        )
+
+    def _policy(self, resource: str) -> Policy:
+        """The policy of a function, version or alias of this instance."""
+        reference = self._own(resource)
+        if reference is None:
+            return ()
+        name, qualifier = reference
+        document = self._store.settings.get(KIND, name, "" if qualifier == LATEST else qualifier)
+        if document is None or not document["Statement"]:
+            return ()
+        return parse_resource(policy_text(document["Statement"]))
+
+    def _own(self, resource: str) -> tuple[str, str] | None:
+        """Name and qualifier of a function of this instance, by its ARN."""
+        reference = parse_function_reference(resource) if ":function:" in resource else None
+        if reference is None or (reference.region, reference.account) != (self._names.region, self._names.account):
+            return None
+        return reference.name, reference.qualifier or ""
+
+    def _check_reachable(self, operation: str, resource: str, owner: str, account: str) -> None:
+        """A user of another account has nothing here but what its owner grants by name."""
+        if self._names.account in (account, owner):
+            return
+        if ":function:" in resource:
+            raise function_not_found(resource)
+        raise not_offered(f"{operation} in the account {account}")
+
+    def _context(
+        self, principal: Principal, user: User, members: Mapping[str, Any], resource: str, request: HttpRequest
+    ) -> dict[str, str | tuple[str, ...]]:
+        """The condition keys of a request.
+
+        Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
+        """
+        now = time.time()
+        peer = request.peer.get_extra_info("peername") if request.peer is not None else None
+        context: dict[str, str | tuple[str, ...]] = {
+            "aws:username": user.name,
+            "aws:principalarn": principal.arn,
+            "aws:principalaccount": principal.account,
+            "aws:principaltype": "User",
+            "aws:requestedregion": self._names.region,
+            "aws:resourceaccount": _account(resource, principal.account),
+            "aws:securetransport": "false",
+            "aws:viaawsservice": "false",
+            "aws:currenttime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
+            "aws:epochtime": str(int(now)),
+            "aws:useragent": request.headers.get("user-agent", ""),
+        }
+        if peer:
+            context["aws:sourceip"] = str(peer[0])
+        if "Principal" in members:
+            context["lambda:principal"] = str(members["Principal"])
+        if "FunctionUrlAuthType" in members or "AuthType" in members:
+            context["lambda:functionurlauthtype"] = str(members.get("FunctionUrlAuthType", members.get("AuthType")))
+        if members.get("Layers"):
+            context["lambda:layer"] = tuple(members["Layers"])
+        if "Role" in members:
+            context["iam:passedtoservice"] = "lambda.amazonaws.com"
+        if "FunctionName" in members:
+            context["lambda:functionarn"] = self._function(members["FunctionName"], None, principal.account)
+        tags = members.get("Tags") or {}
+        context |= {f"aws:requesttag/{key.lower()}": value for key, value in tags.items()}
+        if tags or members.get("TagKeys"):
+            context["aws:tagkeys"] = tuple(tags or members["TagKeys"])
+        own = self._own(resource)
+        kept = self._store.settings.get("Tags", own[0]) if own else None
+        return context | {f"aws:resourcetag/{key.lower()}": str(value) for key, value in (kept or {}).items()}
+
+
+def _standing(arn: str) -> str:
+    """An ARN as policies name it, whatever partition a caller wrote: what is looked up by it does not heed that."""
+    return f"arn:aws:{arn.split(':', 2)[2]}"
+
+
+def _account(resource: str, otherwise: str) -> str:
+    """Whose a resource is."""
+    parts = resource.split(":", 5)
+    return parts[4] if len(parts) == 6 and parts[4] else otherwise
+
+
+def _denied(principal: Principal, action: str, resource: str, decision: Decision) -> ApiError:
+    return access_denied(
+        f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource} "
+        + decision.value.format(action)
+    )

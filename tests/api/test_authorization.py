@@ -1,0 +1,261 @@
+"""Who may call: users, their keys and policies, and what answers tell those who may not."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from sandboxd.api.authorize import ANY_RESOURCE, Authorizer
+from sandboxd.api.names import Names
+from sandboxd.api.service_model import ServiceModel
+from sandboxd.errors import ApiError
+from sandboxd.http import Request
+from tests.api.conftest import ROLE, Endpoint
+from tests.api.test_aws_answers import creation
+from tests.api.test_lifecycle import error_of
+
+ACCOUNT, OTHER = "111111111111", "222222222222"
+ARN = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:"
+USERS = "/sandboxd/v1/users"
+ALICE = f"arn:aws:iam::{ACCOUNT}:user/alice"
+
+
+class Users:
+    """Users of an endpoint, each with a key and a client."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._clients: list[Any] = []
+
+    def add(self, name: str, *statements: dict[str, Any], account: str = "") -> Any:
+        """A new user's client."""
+        body = {"UserName": name} | ({"AccountId": account} if account else {})
+        assert self._endpoint.unix("POST", USERS, body)[0] == 201
+        if statements:
+            self.permit(name, *statements)
+        return self.client(name)
+
+    def client(self, name: str) -> Any:
+        """A client with another key of a user."""
+        status, _, answer = self._endpoint.unix("POST", "/sandboxd/v1/keys", {"UserName": name})
+        assert status == 201, answer
+        key = json.loads(answer)
+        self._clients.append(self._endpoint.boto3(key["AccessKeyId"], key["SecretAccessKey"]))
+        return self._clients[-1]
+
+    def permit(self, name: str, *statements: dict[str, Any], policy: str = "p") -> None:
+        """Give a user a policy."""
+        document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
+        body = {"PolicyName": policy, "PolicyDocument": document}
+        status, _, answer = self._endpoint.unix("PUT", f"{USERS}/{name}/policies", body)
+        assert status == 204, answer
+
+    def close(self) -> None:
+        for client in self._clients:
+            client.close()
+
+
+@pytest.fixture
+def users(endpoint: Endpoint) -> Iterator[Users]:
+    """Users of the endpoint that has the function hello."""
+    endpoint.create()
+    made = Users(endpoint)
+    yield made
+    made.close()
+
+
+def allow(action: Any, resource: Any = "*", **more: Any) -> dict[str, Any]:
+    return {"Effect": "Allow", "Action": action, "Resource": resource, **more}
+
+
+def denied(action: str, resource: str, reason: str = "", user: str = ALICE) -> tuple[str, int, str]:
+    reason = reason or f"because no identity-based policy allows the {action} action"
+    return (
+        "AccessDeniedException",
+        403,
+        f"User: {user} is not authorized to perform: {action} on resource: {resource} {reason}",
+    )
+
+
+def test_a_user_may_do_nothing_that_no_policy_allows(users: Users) -> None:
+    alice = users.add("alice")
+    for name in ("hello", "none", ARN + "hello"):
+        shown = ARN + name.removeprefix(ARN)
+        assert error_of(alice.invoke, FunctionName=name) == denied("lambda:InvokeFunction", shown)
+        assert error_of(alice.get_function, FunctionName=name) == denied("lambda:GetFunction", shown)
+    assert error_of(alice.list_functions) == denied("lambda:ListFunctions", "*")
+    assert error_of(alice.delete_function, FunctionName="hello") == denied("lambda:DeleteFunction", ARN + "hello")
+    made = error_of(alice.create_function, **creation("new"))
+    assert made == denied("lambda:CreateFunction", ARN + "new")
+    qualified = error_of(alice.invoke, FunctionName="hello", Qualifier="live")
+    assert qualified == denied("lambda:InvokeFunction", ARN + "hello:live")
+
+
+def test_policies_count_from_the_moment_they_are_put(endpoint: Endpoint, users: Users) -> None:
+    alice = users.add("alice", allow("lambda:Invoke*", ARN + "hello"))
+    assert alice.invoke(FunctionName="hello", Payload=b"1")["Payload"].read() == b"1"
+    assert alice.invoke(FunctionName="hello", Payload=b"2")["StatusCode"] == 200
+    assert error_of(alice.invoke, FunctionName="hello:1") == denied("lambda:InvokeFunction", ARN + "hello:1")
+    users.permit("alice", allow("*") | {"Effect": "Deny"}, policy="q")
+    explicit = "with an explicit deny in an identity-based policy"
+    assert error_of(alice.invoke, FunctionName="hello") == denied("lambda:InvokeFunction", ARN + "hello", explicit)
+    assert endpoint.unix("DELETE", f"{USERS}/alice/policies?name=q")[0] == 204
+    alice.invoke(FunctionName="hello")
+    assert endpoint.unix("DELETE", f"{USERS}/alice/policies?name=p")[0] == 204
+    assert error_of(alice.invoke, FunctionName="hello") == denied("lambda:InvokeFunction", ARN + "hello")
+    assert len(endpoint.scheduler.invocations) == 3
+
+
+def test_the_query_names_no_other_function(endpoint: Endpoint, users: Users) -> None:
+    alice = users.add("alice", allow("lambda:*", ARN + "mine"))
+    key_id = alice._request_signer._credentials.access_key
+    authorizer, request = Authorizer(endpoint.store, Names("us-east-1", ACCOUNT)), Request("POST", "", {})
+    authorizer.check_invoke(key_id, ("mine", ""), request)
+    for query in ("FunctionName=mine", "UUID=x", "LayerName=x", f"Resource={ARN}mine", "Qualifier=mine"):
+        with pytest.raises(ApiError, match="AccessDeniedException"):
+            authorizer.check_invoke(key_id, ("hello", query), request)
+
+
+def test_a_resource_policy_permits_what_it_names(endpoint: Endpoint, users: Users) -> None:
+    admin, alice, bob = endpoint.boto3(), users.add("alice"), users.add("bob", account=OTHER)
+    admin.publish_version(FunctionName="hello")
+    hello = {"FunctionName": "hello", "Action": "lambda:InvokeFunction"}
+    admin.add_permission(StatementId="alice", Principal=ALICE, **hello)
+    alice.invoke(FunctionName="hello")
+    for qualified in ("hello:1", "hello:$LATEST"):
+        assert error_of(alice.invoke, FunctionName=qualified)[0] == "AccessDeniedException"
+    admin.add_permission(StatementId="alice", Principal=ALICE, Qualifier="1", **hello)
+    assert alice.invoke(FunctionName="hello:1")["ExecutedVersion"] == "1"
+    admin.remove_permission(FunctionName="hello", StatementId="alice")
+    assert error_of(alice.invoke, FunctionName="hello")[0] == "AccessDeniedException"
+    # Across accounts both have to allow it.
+    admin.add_permission(StatementId="bob", Principal=OTHER, **hello)
+    who = f"arn:aws:iam::{OTHER}:user/bob"
+    assert error_of(bob.invoke, FunctionName=ARN + "hello") == denied(
+        "lambda:InvokeFunction", ARN + "hello", user=who
+    )  # fmt: skip
+    users.permit("bob", allow("lambda:*"))
+    bob.invoke(FunctionName=ARN + "hello")
+    bob.invoke(FunctionName=f"{ACCOUNT}:function:hello")
+    reason = "because no resource-based policy allows the lambda:GetFunction action"
+    assert error_of(bob.get_function, FunctionName=ARN + "hello") == denied(
+        "lambda:GetFunction", ARN + "hello", reason, who
+    )
+    assert error_of(bob.invoke, FunctionName="hello") == (
+        "ResourceNotFoundException", 404, f"Function not found: arn:aws:lambda:us-east-1:{OTHER}:function:hello",
+    )  # fmt: skip
+    assert error_of(bob.list_functions)[:2] == ("NotImplementedException", 501)
+    admin.delete_function(FunctionName="hello")
+    endpoint.create()
+    assert error_of(bob.invoke, FunctionName=ARN + "hello")[0] == "AccessDeniedException"
+    elsewhere = f"arn:aws:lambda:us-east-1:{OTHER}:function:hello"
+    reason = "because no resource-based policy allows the lambda:InvokeFunction action"
+    root = f"arn:aws:iam::{ACCOUNT}:user/admin"
+    assert error_of(admin.invoke, FunctionName=elsewhere) == denied("lambda:InvokeFunction", elsewhere, reason, root)
+
+
+def test_creating_takes_what_else_it_uses(endpoint: Endpoint, users: Users) -> None:
+    alice = users.add("alice", allow("lambda:CreateFunction"))
+    passing = error_of(alice.create_function, **creation("new"))
+    assert passing == denied("iam:PassRole", ROLE)
+    to_lambda = {"StringEquals": {"iam:PassedToService": "lambda.amazonaws.com"}}
+    users.permit("alice", allow("lambda:CreateFunction"), allow("iam:PassRole", ROLE, Condition=to_lambda))
+    tagged = error_of(alice.create_function, **creation("new", Tags={"a": "b"}))
+    assert tagged == denied("lambda:TagResource", ARN + "new")
+    alice.create_function(**creation("new"))
+
+
+def test_conditions_on_what_a_request_says(endpoint: Endpoint, users: Users) -> None:
+    own = {"StringEquals": {"lambda:Principal": "s3.amazonaws.com"}}
+    alice = users.add(
+        "alice",
+        allow("lambda:AddPermission", Condition=own),
+        allow("lambda:InvokeFunction", Condition={"IpAddress": {"aws:SourceIp": "127.0.0.0/8"}}),
+        allow("lambda:GetFunction", Condition={"IpAddress": {"aws:SourceIp": "10.0.0.0/8"}}),
+        allow("lambda:GetFunctionConfiguration", ARN + "${aws:username}-*"),
+    )
+    add = {"FunctionName": "hello", "Action": "lambda:InvokeFunction", "StatementId": "s"}
+    assert error_of(alice.add_permission, Principal="*", **add)[0] == "AccessDeniedException"
+    alice.add_permission(Principal="s3.amazonaws.com", **add)
+    alice.invoke(FunctionName="hello")
+    assert error_of(alice.get_function, FunctionName="hello")[0] == "AccessDeniedException"
+    assert error_of(alice.get_function_configuration, FunctionName="alice-1")[0] == "ResourceNotFoundException"
+    assert error_of(alice.get_function_configuration, FunctionName="hello")[0] == "AccessDeniedException"
+
+
+def test_what_depends_on_the_moment_is_decided_each_time(endpoint: Endpoint, users: Users) -> None:
+    until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3))
+    alice = users.add("alice", allow("lambda:*", Condition={"DateLessThan": {"aws:CurrentTime": until}}))
+    alice.invoke(FunctionName="hello")
+    time.sleep(4)
+    assert error_of(alice.invoke, FunctionName="hello")[0] == "AccessDeniedException"
+
+
+def test_users_of_the_administration(endpoint: Endpoint, users: Users) -> None:
+    alice = users.add("alice", allow("lambda:*"))
+    alice.list_functions()
+    shown = json.loads(endpoint.unix("GET", USERS)[2])["Users"]
+    assert [(user["UserName"], user["Arn"], user["Policies"]) for user in shown] == [
+        ("admin", f"arn:aws:iam::{ACCOUNT}:user/admin", ["AdministratorAccess"]),
+        ("alice", ALICE, ["p"]),
+    ]
+    keys = json.loads(endpoint.unix("GET", "/sandboxd/v1/keys")[2])["Keys"]
+    assert sorted(key["UserName"] for key in keys) == ["admin", "alice"]
+    document = json.loads(endpoint.unix("GET", f"{USERS}/alice")[2])["PolicyDocuments"]["p"]
+    assert document["Statement"] == [allow("lambda:*")]
+    for method, path, body, status in (
+        ("POST", USERS, {"UserName": "alice"}, 409),
+        ("POST", USERS, {"UserName": "a b"}, 400),
+        ("POST", USERS, {"UserName": "bob", "AccountId": "1"}, 400),
+        ("POST", USERS, {"UserName": 1}, 400),
+        ("POST", USERS, {"Name": "bob"}, 400),
+        ("POST", "/sandboxd/v1/keys", {"UserName": "bob"}, 404),
+        ("POST", "/sandboxd/v1/keys", {"UserName": 1}, 400),
+        ("GET", f"{USERS}/bob", b"", 404),
+        ("DELETE", f"{USERS}/bob", b"", 404),
+        ("DELETE", f"{USERS}/admin", b"", 400),
+        ("DELETE", f"{USERS}/alice/policies?name=q", b"", 404),
+        ("PUT", f"{USERS}/alice/policies", {"PolicyName": "q", "PolicyDocument": "{}"}, 400),
+        ("PUT", f"{USERS}/alice/policies", {"PolicyName": "", "PolicyDocument": document}, 400),
+        ("PUT", f"{USERS}/bob/policies", {"PolicyName": "q", "PolicyDocument": json.dumps(document)}, 404),
+    ):
+        assert endpoint.unix(method, path, body)[0] == status, (method, path, body)
+    for number in range(9):
+        users.permit("alice", allow("lambda:*"), policy=f"p{number}")
+    more = {"PolicyName": "more", "PolicyDocument": json.dumps(document)}
+    assert endpoint.unix("PUT", f"{USERS}/alice/policies", more)[0] == 409
+    assert endpoint.unix("DELETE", f"{USERS}/alice")[0] == 204
+    assert error_of(alice.list_functions)[:2] == ("UnrecognizedClientException", 403)
+    users.add("alice")
+    assert error_of(alice.list_functions)[:2] == ("UnrecognizedClientException", 403)
+
+
+def test_users_survive_a_restart(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint()
+    endpoint.create()
+    users = Users(endpoint)
+    alice = users.add("alice", allow("lambda:InvokeFunction", ARN + "hello"))
+    credentials = alice._request_signer._credentials
+    endpoint = make_endpoint()
+    again = endpoint.boto3(credentials.access_key, credentials.secret_key)
+    again.invoke(FunctionName="hello")
+    assert error_of(again.get_function, FunctionName="hello") == denied("lambda:GetFunction", ARN + "hello")
+    users.close()
+    again.close()
+
+
+def test_every_operation_has_its_resource(endpoint: Endpoint) -> None:
+    authorizer = Authorizer(endpoint.store, Names("us-east-1", ACCOUNT))
+    model = ServiceModel.load({"Invoke"})
+    offered = endpoint.api._operations.keys() | {"Invoke"}
+    assert model.operations.keys() >= ANY_RESOURCE
+    for operation in offered:
+        shape = ServiceModel.load({operation}).operations[operation].input
+        assert shape is not None
+        members = {name: f"arn:aws:lambda:us-east-1:{ACCOUNT}:x:{name}" for name in shape.required}
+        resource = authorizer.resource(operation, members, ACCOUNT)
+        assert (resource == "*") == (operation in ANY_RESOURCE), operation
