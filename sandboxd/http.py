@@ -29,8 +29,7 @@ _SMALL = 4096  # pieces of a body below this are joined at once: an object of it
 _BIG_READ = 32 * 1024  # who sends faster than it is read would otherwise be read without end: others get a turn first
 _MAX_PIPELINED = 32  # requests in one read; no client of AWS's sends a second before the first is answered
 _UNREAD = 64 * 1024  # bytes of answers that a client may leave unread while it asks for more
-_FIELD_COST = 32  # bytes that a header counts beyond its own (RFC 9113, 6.5.2): a million empty ones are not small
-_FREE_HEADER = 16 * 1024  # bytes of a header that are no matter for the budget
+_FIELD_COST = 128  # bytes that a field counts beyond its own: two strings and their place in a dictionary take as much
 _EARLY = 64 * 1024  # a body above this is judged by its head; a smaller one costs less than a new connection
 _MAX_HEADER_PIECES = 1024  # the parser copies a header's beginning with every further piece of it
 _LINGER_SECONDS = 5.0  # how long a refused peer has to finish what it sends and read the answer
@@ -187,16 +186,20 @@ class HttpProtocol(asyncio.Protocol):
                 raise error.__context__ or error from None
         except httptools.HttpParserError as error:
             self._refuse(400, f"not HTTP/1.1: {error}")
-        if self._in_header and not self._header_begun:
-            # The parser says nothing before a header is whole: without this count one could be endless.
-            self._header_pieces += 1
-            self._header_unparsed += len(data)
-            if self._header_unparsed > self._limits.header or self._header_pieces > _MAX_HEADER_PIECES:
-                self._refuse(431, f"headers are larger than {self._limits.header} bytes or in too many pieces")
-            else:
-                self._charge_header(self._header_unparsed)
+        if self._in_header and not self._refused:
+            self._count_unparsed(len(data))
         if self._refused:
             self._forget_parser()
+
+    def _count_unparsed(self, count: int) -> None:
+        """The parser says nothing of a field before it is whole: without this count a header could be endless."""
+        self._header_pieces += not self._header_begun
+        # Of a read that begins with another request it is not known how much is this one's.
+        self._header_unparsed += min(count, self._limits.header) if self._messages else count
+        if self._header_unparsed > self._limits.header or self._header_pieces > _MAX_HEADER_PIECES:
+            self._refuse(431, f"headers are larger than {self._limits.header} bytes or in too many pieces")
+        else:
+            self._charge_header(self._header_bytes + self._header_unparsed)
 
     def _forget_parser(self) -> None:
         """It holds the header that it was in, whatever its size, and in a cycle with this object it would hold it until
@@ -240,13 +243,11 @@ class HttpProtocol(asyncio.Protocol):
         self._header_bytes += count
         if self._header_bytes > self._limits.header:
             self._refuse(431, f"request line and headers are larger than {self._limits.header} bytes")
-        elif self._header_bytes > _FREE_HEADER:
-            self._charge_header(self._header_bytes)
 
     def _charge_header(self, held: int) -> None:
-        """Take what a header holds by now from the budget: its request may wait for an answer for long."""
-        more = held - _FREE_HEADER - self._header_charged
-        if more <= 0 or self._refused:
+        """Take what a header holds by now from the budget: its request may wait long for its end, or for its answer."""
+        more = held - self._header_charged
+        if more <= 0:
             return
         if self._budget.take(more):
             self._header_charged += more
@@ -256,6 +257,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         self._in_header = False
+        if not self._refused:
+            self._charge_header(self._header_bytes)
         if self._refused:
             return
         if self._parser.should_upgrade():  # the parser would go no further

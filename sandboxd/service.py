@@ -44,6 +44,7 @@ from sandboxd.store.store import Store
 
 _BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, on the whole host
 _BACKLOG = 4096
+_CONNECTIONS = 8192  # at one time, of TCP and of the unix socket: one takes 3 KB before a byte of a request has come
 _BEAT_SECONDS = 2.0
 _LAST_REQUEST_SECONDS = 0.5  # a request may be on its way on a connection that looks idle; its sender could not know
 _PROFILE, _CONNECTS = "service_profile.json", "service_connects.json"
@@ -159,7 +160,9 @@ async def _serve(config: Config, given: Inheritance) -> None:
     # Whoever is not yet known may hold only a part of what the service has: functions need the rest.
     strangers = Budget(_BODY_BUDGET // 2, whole=budget)
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = HttpLimits(body=api.body_limit, discard=2 * api.body_limit, connections=descriptors // 4)
+    limits = HttpLimits(
+        body=api.body_limit, discard=2 * api.body_limit, connections=min(descriptors // 4, _CONNECTIONS)
+    )
     doors = ((given.tcp, api.handle_tcp, api.admit_tcp), (given.unix, api.handle_unix, None))
     servers = [
         await serve(socket.socket(fileno=fd), handler, limits, strangers, api.refuse, _BACKLOG, api.oversized, admit)

@@ -22,11 +22,13 @@ def echo(request: Request) -> Response:
     return Response(200, request.body)
 
 
-def with_server(work: Callable[[tuple[str, int]], Awaitable[None]], limits: HttpLimits) -> None:
+def with_server(
+    work: Callable[[tuple[str, int]], Awaitable[None]], limits: HttpLimits, budget: Budget | None = None
+) -> None:
     async def run() -> None:
         door = socket.create_server(("127.0.0.1", 0))
         address = door.getsockname()
-        server = await serve(door, echo, limits, Budget(64 * MIB))
+        server = await serve(door, echo, limits, budget or Budget(64 * MIB))
         try:
             await asyncio.wait_for(work(address), 30)
         finally:
@@ -101,6 +103,41 @@ def test_what_was_refused_is_not_kept() -> None:
     finally:
         tracemalloc.stop()
         gc.enable()
+
+
+BEGUN = b"GET / HTTP/1.1\r\n"
+SMALL_FIELDS = b"".join(b"a%d:%d\r\n" % (number, number) for number in range(1000, 1100))
+WAITING = {
+    "small fields": BEGUN + SMALL_FIELDS,
+    "a long field": BEGUN + b"x: " + b"y" * 15_000,
+    "a long target": b"GET /" + b"y" * 15_000,
+    "a body to come": BEGUN + SMALL_FIELDS + b"Content-Length: 5\r\n\r\n",
+    "a small body in part": BEGUN + b"Content-Length: 60000\r\n\r\n" + b"z" * 50_000,
+    "another request behind one": GET + BEGUN + b"x: " + b"y" * 15_000,
+}
+
+
+@pytest.mark.parametrize("what", WAITING)
+def test_all_that_waits_for_its_end_is_in_the_budget(what: str) -> None:
+    budget = Budget(64 * MIB)
+
+    async def work(address: tuple[str, int]) -> None:
+        clients = [socket.create_connection(address) for _ in range(100)]
+        await asyncio.sleep(0.1)
+        before = tracemalloc.get_traced_memory()[0]
+        for client in clients:
+            client.sendall(WAITING[what])
+        await asyncio.sleep(0.1)
+        kept = tracemalloc.get_traced_memory()[0] - before
+        for client in clients:
+            client.close()
+        assert MIB < kept < 1.25 * budget.used, (kept, budget.used)
+
+    tracemalloc.start()
+    try:
+        with_server(work, HttpLimits(body=60_000), budget)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("size", "status"), [(1, b"400"), (100, b"200")])
