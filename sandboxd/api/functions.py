@@ -25,6 +25,7 @@ from sandboxd.api.pages import page, read_marker
 from sandboxd.api.protocols import Logs
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.runtimes import check_architectures
+from sandboxd.api.tags import check_tags
 from sandboxd.api.tasks import Tasks
 from sandboxd.api.versions import VersionsApi, position
 from sandboxd.errors import ApiError
@@ -83,6 +84,7 @@ class FunctionsApi:
             )
         package = package_of(members["Code"], self._configurations.limits)
         self._configurations.check(members)
+        check_tags(members.get("Tags", {}))
         layers = self._layers.attached(members.get("Layers", ()))
         self._code_signing.check_package(members.get("CodeSigningConfigArn"))
         if "Runtime" not in members or "Handler" not in members:

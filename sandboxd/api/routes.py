@@ -54,6 +54,20 @@ class Routes:
         return None
 
 
-def read_query(query: str) -> dict[str, str]:
-    """The parameters of a query, decoded; of a repeated one the last counts."""
-    return dict(parse_qsl(query, keep_blank_values=True))
+class Query(dict[str, str]):
+    """The parameters of a query, decoded; of a repeated one the last counts, where it is no list."""
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, text: str) -> None:
+        self._pairs = parse_qsl(text, keep_blank_values=True)
+        super().__init__(self._pairs)
+
+    def every(self, name: str) -> list[str]:
+        """Every value of a parameter."""
+        return [value for key, value in self._pairs if key == name]
+
+
+def read_query(query: str) -> Query:
+    """The parameters of a query."""
+    return Query(query)

@@ -42,6 +42,7 @@ from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
 from sandboxd.api.service_model import ServiceModel
 from sandboxd.api.sigv4 import Verifier
+from sandboxd.api.tags import TagsApi
 from sandboxd.api.tasks import Tasks
 from sandboxd.api.validation import take_members
 from sandboxd.api.versions import VersionsApi
@@ -103,6 +104,7 @@ class Api:
             | PermissionsApi(store, names, changes, revisions).operations()
             | KeptApi(store, names, lookup).operations()
             | layers.operations()
+            | TagsApi(store, names, lookup, changes).operations()
             | LayerPermissionsApi(layers, store.layers).operations()
             | AccountApi(store, config.limits, allotments, config.service_dir).operations()
         )

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sandboxd.api.routes import Query
 from sandboxd.api.service_model import Operation, Shape
 from sandboxd.errors import ApiError
 
@@ -20,7 +21,7 @@ _WANTED |= {"double": "a Double", "float": "a Float"}
 
 
 def take_members(
-    operation: Operation, labels: Mapping[str, str], query: Mapping[str, str], headers: Mapping[str, str], body: bytes
+    operation: Operation, labels: Mapping[str, str], query: Query, headers: Mapping[str, str], body: bytes
 ) -> dict[str, Any]:
     """The members of an operation's input. Raises ApiError SerializationException or ValidationException."""
     assert operation.input is not None
@@ -35,7 +36,8 @@ def take_members(
         source = sources.get(member.location)
         text = headers.get(member.wire_name.lower()) if source is None else source.get(member.wire_name)
         if text is not None:
-            members[member.name] = _from_text(member.shape, text)
+            listed = member.shape.kind == "list"
+            members[member.name] = query.every(member.wire_name) if listed else _from_text(member.shape, text)
     if in_body:
         members |= _structure(in_body, read_json(body) if body else {}, operation.name)
     problems = list(_problems(operation, members))

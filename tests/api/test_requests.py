@@ -244,7 +244,6 @@ def test_operations_that_are_not_offered(client: Any) -> None:
     for call, members in (
         (client.list_capacity_providers, {}),
         (client.create_event_source_mapping, {"FunctionName": "f"}),
-        (client.list_tags, {"Resource": "arn:aws:lambda:us-east-1:111111111111:function:f"}),
     ):
         code, status, message = error_of(call, **members)
         assert (code, status) == ("NotImplementedException", 501)
