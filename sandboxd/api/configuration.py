@@ -8,11 +8,12 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from sandboxd.api.destinations import check_dead_letter_queue
 from sandboxd.api.errors import invalid_parameter, not_offered_member
 from sandboxd.api.revisions import Revisions
 from sandboxd.api.runtimes import ARCHITECTURE, check_architectures, check_runtime
@@ -49,7 +50,6 @@ RESERVED_VARIABLES = frozenset(
 # Members that are taken where they ask for what every function has anyway; any other value is refused.
 _STANDING: dict[str, tuple[Any, ...]] = {
     "CapacityProviderConfig": (),
-    "DeadLetterConfig": ({}, {"TargetArn": ""}),
     "DurableConfig": (),
     "AcceleratorConfig": (),
     "FileSystemConfigs": ([],),
@@ -74,6 +74,7 @@ class Configurations:
     images: Images
     region: str
     revisions: Revisions
+    destinations: Collection[str]  # that the configuration names, by ARN
 
     def check(self, members: Mapping[str, Any]) -> None:
         """Raise InvalidParameterValueException where a value is not allowed, or asks for what is not offered."""
@@ -86,6 +87,9 @@ class Configurations:
             check_runtime(members["Runtime"], self.images)
         if "MemorySize" in members:
             self._check_memory(members["MemorySize"])
+        queue = members.get("DeadLetterConfig", {}).get("TargetArn")
+        if queue:
+            check_dead_letter_queue(queue, self.destinations)
         for name, standing in _STANDING.items():
             if name in members and members[name] not in standing:
                 raise not_offered_member(name)
@@ -106,6 +110,8 @@ class Configurations:
             changes["variables"] = tuple(members["Environment"].get("Variables", {}).items())
         if "EphemeralStorage" in members:
             changes["ephemeral_storage"] = members["EphemeralStorage"]["Size"]
+        if "DeadLetterConfig" in members:
+            changes["settings"] = _with_queue(version, members["DeadLetterConfig"])
         return replace(version, **changes, revision_id=new_revision(), last_modified=now_text())
 
     def initial(self, name: str, arn: str, members: Mapping[str, Any]) -> FunctionVersion:
@@ -159,6 +165,7 @@ class Configurations:
             answer["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code_size} for layer in version.layers]
         if version.variables is not None:
             answer["Environment"] = {"Variables": dict(version.variables)}
+        answer |= {name: json.loads(text) for name, text in version.settings}
         return answer if listed else answer | self._describe_state(version)
 
     def _describe_state(self, version: FunctionVersion) -> dict[str, Any]:
@@ -203,6 +210,14 @@ def new_revision() -> str:
 def now_text() -> str:
     """This moment in the form of AWS's LastModified."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
+
+
+def _with_queue(version: FunctionVersion, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """The version's settings with this DeadLetterConfig, or with none where it names no target."""
+    settings = {name: text for name, text in version.settings if name != "DeadLetterConfig"}
+    if config.get("TargetArn"):
+        settings["DeadLetterConfig"] = json.dumps(config)
+    return tuple(settings.items())
 
 
 def _check_variables(variables: Mapping[str, str], limit: int) -> None:

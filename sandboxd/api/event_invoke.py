@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from sandboxd.api.calls import Call, Operations, Result
+from sandboxd.api.destinations import check_named
 from sandboxd.api.errors import invalid_parameter
 from sandboxd.api.names import Names
 from sandboxd.api.pages import page, read_marker
@@ -117,8 +118,7 @@ class EventInvokeApi:
         if service not in _SERVICES:
             raise invalid_parameter(f"The provided destination config {_java_text(config)} is invalid.")
         if service != "lambda":
-            if arn not in self._destinations:
-                raise invalid_parameter(not_named(arn))
+            check_named(arn, self._destinations)
             return
         reference = parse_function_reference(arn)
         here = (self._names.region, self._names.account)
@@ -134,14 +134,6 @@ class EventInvokeApi:
         config = document.get("DestinationConfig", {})
         sides = {side: config.get(side) or {} for side in ("OnSuccess", "OnFailure")}
         return {**document, "FunctionArn": self._names.arn(name, qualifier), "DestinationConfig": sides}
-
-
-def not_named(arn: str) -> str:
-    """What is said of a destination other than a function that the configuration has no place for."""
-    return (
-        f"sandboxd has no destination {arn}: its configuration names none under [destinations]. "
-        "Queues and topics of other services are not offered yet."
-    )
 
 
 def _no_function() -> ApiError:

@@ -71,7 +71,7 @@ class Api:
         self._verifier = Verifier(store.keys.secret, config.region)
         self._peers, self._downloads = Peers(config.user), Downloads()
         names, revisions = Names(config.region, config.account_id), Revisions(store.settings)
-        configurations = Configurations(config.limits, store.images, config.region, revisions)
+        configurations = Configurations(config.limits, store.images, config.region, revisions, config.destinations)
         self._authorizer = Authorizer(store, names)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         changes, allotments = Changes(), Allotments(store, scheduler, config.limits)

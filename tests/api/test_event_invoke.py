@@ -141,3 +141,24 @@ def test_settings_that_are_refused(endpoint: Endpoint, client: Any) -> None:
         assert refused(**destination(arn)) == (invalid, f"The provided destination config {shown} is invalid.")
     code, message = refused(**destination(QUEUE + "2"))
     assert code == invalid and message.startswith(f"sandboxd has no destination {QUEUE}2: ")
+
+
+def test_dead_letter_queue(endpoint: Endpoint, client: Any) -> None:
+    update = client.update_function_configuration
+    assert update(FunctionName="hello", DeadLetterConfig={"TargetArn": QUEUE})["DeadLetterConfig"] == {
+        "TargetArn": QUEUE
+    }
+    assert endpoint.settled("hello")["DeadLetterConfig"] == {"TargetArn": QUEUE}
+    published = client.publish_version(FunctionName="hello")
+    assert published["DeadLetterConfig"] == {"TargetArn": QUEUE}
+    endpoint.scheduler.function_error = "Unhandled"
+    client.invoke(FunctionName="hello:1", InvocationType="Event", Payload=b"7")
+    spool = endpoint.config.service_dir / "spool" / "failed"
+    (file,) = until(lambda: list(spool.glob("*.json")))
+    assert json.loads(file.read_text())["Body"] == "7"
+    assert len(endpoint.scheduler.invocations) == 3
+    assert "DeadLetterConfig" not in update(FunctionName="hello", DeadLetterConfig={"TargetArn": ""})
+    endpoint.settled("hello")
+    for arn, reason in ((QUEUE + "2", "sandboxd has no destination"), (ARN + "hello", "The provided target ARN")):
+        code, _, message = error_of(update, FunctionName="hello", DeadLetterConfig={"TargetArn": arn})
+        assert code == "InvalidParameterValueException" and message.startswith(reason)

@@ -151,7 +151,6 @@ def test_members_that_are_refused(endpoint: Endpoint, what: str) -> None:
     [
         ("PackageType", "Image"),
         ("VpcConfig", {"SubnetIds": ["subnet-1"], "SecurityGroupIds": ["sg-1"]}),
-        ("DeadLetterConfig", {"TargetArn": "arn:aws:sqs:us-east-1:111111111111:q"}),
         ("KMSKeyArn", "arn:aws:kms:us-east-1:111111111111:key/1"),
         ("TracingConfig", {"Mode": "Active"}),
         ("SnapStart", {"ApplyOn": "PublishedVersions"}),
@@ -182,7 +181,7 @@ def test_every_member_of_create_function_is_honoured_or_refused() -> None:
         members |= set(shape.members)
     honoured = {"FunctionName", "Runtime", "Role", "Handler", "Code", "Description", "Timeout", "MemorySize", "Tags"}
     honoured |= {"Environment", "EphemeralStorage", "Architectures", "RevisionId", "Publish", "CodeSigningConfigArn"}
-    honoured |= {"Layers"}
+    honoured |= {"Layers", "DeadLetterConfig"}
     assert members == honoured | set(_STANDING)
 
 
