@@ -143,6 +143,9 @@ class Client:
                 return
             except BlockingIOError:
                 self._loop.add_writer(self._channel.fileno(), self._on_writable)
+            except ConnectionError as error:
+                self._lose(str(error))
+                return
         self._outbox.append((datagram, [socket.dup(d) for d in descriptors]))
 
     def _on_writable(self) -> None:
@@ -152,6 +155,9 @@ class Client:
                 door.send(self._channel, datagram, descriptors)
             except BlockingIOError:
                 return
+            except ConnectionError as error:
+                self._lose(str(error))
+                break
             self._outbox.popleft()
             door.close_all(descriptors)
         self._loop.remove_writer(self._channel.fileno())

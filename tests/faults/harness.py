@@ -58,6 +58,7 @@ class Faults:
     daemon: Daemon
     before: dict[str, int] = field(default_factory=dict)
     functions: tuple[str, ...] = ("fast", "slow")  # those that survive
+    resting: bool = False
     _memory: object = None
 
     def __post_init__(self) -> None:
@@ -235,6 +236,13 @@ class Faults:
         if self.daemon.request("GET", f"{FUNCTIONS}/new").status == 200:
             eventually(lambda: self.delete()[0].result().answer.status in (204, 404))
         eventually(lambda: not self.daemon.environments())
+        self.resting = True
+
+    def begin_case(self) -> None:
+        """What a case that failed has left does not stand in the way of the next."""
+        if not self.resting:
+            self.rest()
+        self.resting = False
 
     def is_whole(self) -> None:
         """Functions and code are those of before, nothing is half-made, and nothing is left."""

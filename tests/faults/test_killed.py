@@ -99,6 +99,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def test_killed_at(faults: Faults, case: Case, process: str) -> None:
+    faults.begin_case()
     if case.trigger in ("retire", "warm"):
         faults.cold()[1].result(ANSWER_SECONDS)
     if case.trigger == "delete":
