@@ -14,6 +14,7 @@ from sandboxd.api.routes import Query
 from sandboxd.api.service_model import Operation, Shape
 from sandboxd.errors import ApiError
 
+_MAX_ITEMS = 10_000  # members and elements of a document: each takes up to thirty times its bytes
 _SHOWN = 4096  # characters of a wrong value that an answer repeats
 _KINDS = {str: "STRING_VALUE", int: "NUMBER_VALUE", float: "NUMBER_VALUE", bool: "BOOLEAN_VALUE"}
 _WANTED = {"string": "a String", "blob": "a Blob", "integer": "an Integer", "long": "a Long", "boolean": "a Boolean"}
@@ -50,6 +51,8 @@ def take_members(
 
 def read_json(body: bytes) -> Any:
     """The document of a request's body. Raises ApiError SerializationException."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MAX_ITEMS:  # a package is one text, and has none of these
+        raise serialization_error(f"the document has more than {_MAX_ITEMS} members and elements")
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except RecursionError:
