@@ -183,7 +183,6 @@ def _arm_children() -> None:
         (volumes, "_make_templates", "templates"),
     ):
         _in_role(owner, name, role)
-    _before(volumes, "_make_filesystem", "make one")
     subprocess.run = functools.partial(subprocess.run, preexec_fn=lambda: at("templates: mke2fs"))
 
 
