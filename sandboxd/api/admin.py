@@ -18,7 +18,7 @@ from sandboxd.api.calls import Result
 from sandboxd.api.errors import invalid_parameter
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.names import Names
-from sandboxd.api.protocols import Logs, Scheduler
+from sandboxd.api.protocols import Events, Logs, Scheduler
 from sandboxd.api.routes import read_query
 from sandboxd.api.users import UsersApi
 from sandboxd.api.validation import read_json
@@ -45,10 +45,17 @@ class AdminApi:
     """Status, environments, policies, logs, keys, users, images."""
 
     def __init__(
-        self, config: Config, store: Store, functions: FunctionsApi, names: Names, scheduler: Scheduler, logs: Logs
+        self,
+        config: Config,
+        store: Store,
+        functions: FunctionsApi,
+        names: Names,
+        scheduler: Scheduler,
+        events: Events,
+        logs: Logs,
     ) -> None:
         self._config, self._store, self._functions, self._names = config, store, functions, names
-        self._scheduler, self._logs = scheduler, logs
+        self._scheduler, self._events, self._logs = scheduler, events, logs
         self._users = UsersApi(store, config.account_id)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._routes: dict[tuple[str, str], Handler] = {
@@ -96,6 +103,7 @@ class AdminApi:
                 "Limits": dataclasses.asdict(config.limits),
                 "Environments": len(self._scheduler.environments()),
                 "Functions": len(self._store.functions),
+                "Events": self._events.report(),
                 "Images": self._images(),
                 "StartedAt": self._started,
             },

@@ -37,6 +37,10 @@ class Events(Protocol):
         """Keep an invocation to be made once this returned. Raises OSError where there is no room for it."""
         ...
 
+    def report(self) -> dict[str, int]:
+        """How many events wait, and what became of others since the start, by AWS's names of metrics."""
+        ...
+
 
 class Logs(Protocol):
     """What functions wrote. Offsets count bytes since a log began; a negative one counts from its end."""

@@ -115,7 +115,7 @@ class Api:
         self._routes = Routes(model.operations.values())
         invoke = model.operations["Invoke"]
         self._invoke = InvokeApi(store, scheduler, events, reclaimer, names, config.limits, invoke)
-        self._admin = AdminApi(config, store, functions, names, scheduler, logs)
+        self._admin = AdminApi(config, store, functions, names, scheduler, events, logs)
         self._tcp_origin = endpoint(*config.api_listen)
         allotments.apply_all()
 

@@ -24,4 +24,5 @@ def status(context: Context) -> None:
     images = document.get("Images", [])
     names = [image.get("runtime", image.get("Runtime")) if isinstance(image, dict) else image for image in images]
     limits = {f"limits.{name}": value for name, value in document.pop("Limits", {}).items()}
-    show_pairs(document | {"Images": names} | limits)
+    events = document.pop("Events", {})
+    show_pairs(document | {"Images": names} | events | limits)

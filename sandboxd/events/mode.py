@@ -74,6 +74,11 @@ class EventMode:
         self.counts["AsyncEventsReceived"] += 1
         self._wake(event.target)
 
+    def report(self) -> dict[str, int]:
+        """How many events wait, and what became of others since the start, by AWS's names of metrics."""
+        queued = sum(held.events for held in self._queue.held.values())
+        return {"AsyncEventsQueued": queued} | dict(self.counts)
+
     async def start(self, run: Run) -> None:
         """Begin to run what waits and what comes."""
         await self._queue.settle_clock(self._now(), _ADRIFT)

@@ -47,6 +47,8 @@ def test_accepted_and_run(endpoint: Endpoint, client: Any) -> None:
     assert (invocation.payload, invocation.client_context) == (b'{"n": 1}', '{"custom": {"a": 1}}')
     assert invocation.invoked_arn == ARN + "hello"
     until(lambda: not endpoint.store.events.held)
+    _, _, status = endpoint.unix("GET", "/sandboxd/v1/status")
+    assert json.loads(status)["Events"] == {"AsyncEventsQueued": 0, "AsyncEventsReceived": 1}
 
 
 def test_what_is_refused_before_it_is_accepted(endpoint: Endpoint, client: Any) -> None:
