@@ -8,7 +8,6 @@ from __future__ import annotations
 import codecs
 import dataclasses
 import re
-from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
@@ -18,9 +17,9 @@ from sandboxd.api.calls import Result
 from sandboxd.api.errors import invalid_parameter
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.names import Names
+from sandboxd.api.principals import Handler, RolesApi, UsersApi
 from sandboxd.api.protocols import Events, Logs, Scheduler
 from sandboxd.api.routes import read_query
-from sandboxd.api.users import UsersApi
 from sandboxd.api.validation import read_json
 from sandboxd.config import Config
 from sandboxd.errors import ApiError
@@ -38,11 +37,9 @@ _LOG_WAIT = 30.0  # seconds
 _DESCRIPTION = 256
 _VERSION = re.compile(r"[0-9]{1,20}")
 
-Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
-
 
 class AdminApi:
-    """Status, environments, policies, logs, keys, users, images."""
+    """Status, environments, policies, logs, keys, users, roles, images."""
 
     def __init__(
         self,
@@ -56,7 +53,6 @@ class AdminApi:
     ) -> None:
         self._config, self._store, self._functions, self._names = config, store, functions, names
         self._scheduler, self._events, self._logs = scheduler, events, logs
-        self._users = UsersApi(store, config.account_id)
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "status"): self._status,
@@ -67,21 +63,17 @@ class AdminApi:
             ("GET", "keys"): self._list_keys,
             ("POST", "keys"): self._create_key,
             ("DELETE", "keys/*"): self._delete_key,
-            ("GET", "users"): self._users.list,
-            ("POST", "users"): self._users.create,
-            ("GET", "users/*"): self._users.get,
-            ("DELETE", "users/*"): self._users.delete,
-            ("PUT", "users/*/policies"): self._users.put_policy,
-            ("DELETE", "users/*/policies"): self._users.delete_policy,
             ("POST", "images/refresh"): self._refresh_images,
         }
+        self._routes |= UsersApi(store, store.users, config.account_id).routes()
+        self._routes |= RolesApi(store, store.roles, config.account_id).routes()
 
     async def handle(self, request: Request) -> Result:
         """Answer a request whose path begins with PREFIX. Raises ApiError."""
         path, _, query = request.target.removeprefix(PREFIX).partition("?")
         segments = path.split("/")
         subject = ""
-        if len(segments) > 1 and segments[0] in ("functions", "keys", "users"):
+        if len(segments) > 1 and segments[0] in ("functions", "keys", "roles", "users"):
             subject, segments[1] = unquote(segments[1]), "*"
         handler = self._routes.get((request.method, "/".join(segments)))
         if handler is None:

@@ -1,5 +1,7 @@
 """Who may call what: a request's action and resource, and the decision of the caller's and the function's policies.
 
+The caller is a user, known by the key that signed, or a function whose role is kept here, known by its door.
+
 Room: service. May: read the store's maps. May not: say whether what is asked for is there.
 Source: https://docs.aws.amazon.com/service-authorization/latest/reference/list_awslambda.html
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
@@ -19,9 +22,9 @@ from sandboxd.api.routes import read_query
 from sandboxd.errors import ApiError
 from sandboxd.http import Request as HttpRequest
 from sandboxd.model.arn import LATEST, function_arn, parse_function_reference
+from sandboxd.model.function import FunctionVersion
 from sandboxd.model.iam.decision import Decision, Principal, Request, decide
 from sandboxd.model.iam.policy import Policy, parse_resource
-from sandboxd.store.principals import User
 from sandboxd.store.store import Store
 
 _REMEMBERED = 10_000  # invocations that were allowed
@@ -48,40 +51,54 @@ ANY_RESOURCE = frozenset(
 _FLEETING = frozenset(("aws:currenttime", "aws:epochtime", "aws:sourceip", "aws:useragent"))
 
 
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    principal: Principal
+    policies: list[Policy]
+    context: dict[str, str]
+
+
 class Authorizer:
-    """Decides on the requests of users; keeps in mind which invocations it allowed."""
+    """Decides on requests; keeps in mind which invocations it allowed.
+
+    Who asks is the id of a user's access key, or a function.
+    """
 
     def __init__(self, store: Store, names: Names) -> None:
         self._store, self._names = store, names
         self._allowed: set[tuple[str, tuple[str, str]]] = set()
         self._generation = -1
 
-    def check_invoke(self, key_id: str, target: tuple[str, str], request: HttpRequest) -> None:
-        """Raise AccessDeniedException unless a key's user may invoke a function (its name and the query as sent)."""
-        generation = self._store.settings.generation + self._store.principals.generation
+    def check_invoke(self, who: str | FunctionVersion, target: tuple[str, str], request: HttpRequest) -> None:
+        """Raise AccessDeniedException unless who asks may invoke a function (its name and the query as sent)."""
+        store = self._store
+        generation = store.settings.generation + store.users.generation + store.roles.generation
         if generation != self._generation or len(self._allowed) > _REMEMBERED:
             self._allowed.clear()
             self._generation = generation
-        if (key_id, target) in self._allowed:
+        name = who if isinstance(who, str) else f"{who.role} {who.name}"
+        if (name, target) in self._allowed:
             return
         # Of the query nothing else counts: it must not name another function than the path.
         members = {"FunctionName": unquote(target[0]), "Qualifier": read_query(target[1]).get("Qualifier")}
-        if self.check(key_id, "Invoke", members, request):
-            self._allowed.add((key_id, target))
+        if self.check(who, "Invoke", members, request):
+            self._allowed.add((name, target))
 
-    def check(self, key_id: str, operation: str, members: Mapping[str, Any], request: HttpRequest) -> bool:
-        """Raise AccessDeniedException unless a key's user may do an operation.
+    def check(
+        self, who: str | FunctionVersion, operation: str, members: Mapping[str, Any], request: HttpRequest
+    ) -> bool:
+        """Raise AccessDeniedException unless who asks may do an operation.
 
-        Returns whether the user may until a policy changes.
+        Returns whether that is so until a policy changes.
         """
-        user = self._user(key_id)
-        account = user.account or self._names.account
-        principal = Principal((f"arn:aws:iam::{account}:user/{user.name}",), account)
-        policies = user.policies()
+        caller = self._user(who) if isinstance(who, str) else self._session(who)
+        if caller is None:
+            return True
+        principal, policies, account = caller.principal, caller.policies, caller.principal.account
         lasts = True
         for action, resource in self._needs(operation, members, account):
             policy = self._policy(resource)
-            context = self._context(principal, user, members, resource, request)
+            context = self._context(members, resource, account, request) | caller.context
             # Of roles it is asked who may pass them, not whose they are: none is kept here.
             owner = account if action == "iam:PassRole" else _account(resource, account)
             question = Request(principal, action, resource, owner, context)
@@ -93,13 +110,31 @@ class Authorizer:
             lasts = lasts and all(map(_FLEETING.isdisjoint, keys))
         return lasts
 
-    def _user(self, key_id: str) -> User:
+    def _user(self, key_id: str) -> _Caller:
         name = self._store.keys.user(key_id)
-        user = self._store.principals.get(name) if name is not None else None
+        user = self._store.users.get(name) if name is not None else None
         if user is None:  # deleted since the signature was checked
             text = "The security token included in the request is invalid."
             raise ApiError("UnrecognizedClientException", text, 403)
-        return user
+        account = user.account or self._names.account
+        arn = f"arn:aws:iam::{account}:user/{user.name}"
+        context = {"aws:username": user.name, "aws:principalarn": arn, "aws:principaltype": "User"}
+        return _Caller(Principal((arn,), account), user.policies(), context)
+
+    def _session(self, function: FunctionVersion) -> _Caller | None:
+        """A function with its role; None where that is not kept here: the function's own permission is all there is."""
+        name = function.role.rpartition("/")[2]
+        role = self._store.roles.get(name)
+        if role is None or _account(function.role, "") != self._names.account:
+            return None
+        account = self._names.account
+        session = f"arn:aws:sts::{account}:assumed-role/{name}/{function.name}"
+        context = {
+            "aws:principalarn": function.role,
+            "aws:principaltype": "AssumedRole",
+            "lambda:sourcefunctionarn": function.arn,
+        }
+        return _Caller(Principal((session, function.role), account), role.policies(), context)
 
     def _needs(self, operation: str, members: Mapping[str, Any], account: str) -> Iterator[tuple[str, str]]:
         """The actions that an operation takes, each with the ARN of its resource, or `*`."""
@@ -170,21 +205,18 @@ class Authorizer:
         raise not_offered(f"{operation} in the account {account}")
 
     def _context(
-        self, principal: Principal, user: User, members: Mapping[str, Any], resource: str, request: HttpRequest
+        self, members: Mapping[str, Any], resource: str, account: str, request: HttpRequest
     ) -> dict[str, str | tuple[str, ...]]:
-        """The condition keys of a request.
+        """The condition keys of a request, beside those of who makes it.
 
         Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_condition-keys.html
         """
         now = time.time()
         peer = request.peer.get_extra_info("peername") if request.peer is not None else None
         context: dict[str, str | tuple[str, ...]] = {
-            "aws:username": user.name,
-            "aws:principalarn": principal.arn,
-            "aws:principalaccount": principal.account,
-            "aws:principaltype": "User",
+            "aws:principalaccount": account,
             "aws:requestedregion": self._names.region,
-            "aws:resourceaccount": _account(resource, principal.account),
+            "aws:resourceaccount": _account(resource, account),
             "aws:securetransport": "false",
             "aws:viaawsservice": "false",
             "aws:currenttime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)),
@@ -202,7 +234,7 @@ class Authorizer:
         if "Role" in members:
             context["iam:passedtoservice"] = "lambda.amazonaws.com"
         if "FunctionName" in members:
-            context["lambda:functionarn"] = self._function(members["FunctionName"], None, principal.account)
+            context["lambda:functionarn"] = self._function(members["FunctionName"], None, account)
         tags = members.get("Tags") or {}
         context |= {f"aws:requesttag/{key.lower()}": value for key, value in tags.items()}
         if tags or members.get("TagKeys"):

@@ -161,7 +161,7 @@ class Api:
         target = invoke_target(request.method, request.target)
         request_id = new_request_id()
         if target is not None:
-            return self._guard(self._invoke.handle(target, request, request_id), request_id)
+            return self._serve_invoke(target, request, request_id, function)
         path, _, query = request.target.partition("?")
         found = self._routes.find(request.method, path, read_query(query))
         if found is None:
@@ -227,13 +227,18 @@ class Api:
         request_id = new_request_id()
         target = invoke_target(request.method, request.target)
         if target is not None:
-            if key_id is not None:
-                try:
-                    self._authorizer.check_invoke(key_id, target, request)
-                except ApiError as error:
-                    return self._errors.response(error, request_id)
-            return self._guard(self._invoke.handle(target, request, request_id), request_id)
+            return self._serve_invoke(target, request, request_id, key_id)
         return self._guard(self._operate(request, origin, key_id), request_id)
+
+    def _serve_invoke(
+        self, target: tuple[str, str], request: Request, request_id: str, who: str | FunctionVersion | None
+    ) -> Answer:
+        if who is not None:
+            try:
+                self._authorizer.check_invoke(who, target, request)
+            except ApiError as error:
+                return self._errors.response(error, request_id)
+        return self._guard(self._invoke.handle(target, request, request_id), request_id)
 
     async def _guard(self, work: Coroutine[Any, Any, Response | Result], request_id: str) -> Response:
         """Answer with what the work gives, or with the error that it raises; nothing else gets out."""

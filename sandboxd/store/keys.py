@@ -69,7 +69,7 @@ class Keys:
         )
         row = (key.id, key.secret, key.description, key.create_date)
         # A user who is being deleted gets no key, which the next user of that name would find.
-        insert = "INSERT INTO access_keys SELECT ?, ?, ?, ?, name FROM users WHERE name = ?"
+        insert = "INSERT INTO access_keys SELECT ?, ?, ?, ?, name FROM principals WHERE (kind, name) = ('user', ?)"
         if not await self._database.write(lambda c: c.execute(insert, (*row, user)).rowcount):
             raise NoSuchUser(user)
         self._keys[key.id] = key

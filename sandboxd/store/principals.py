@@ -1,4 +1,4 @@
-"""Users: whom access keys belong to, and the policies that say what they may do.
+"""Users, whom access keys belong to, and roles, which functions have: with the policies that say what they may do.
 
 Room: service. May: write rows.
 """
@@ -18,13 +18,13 @@ from sandboxd.store.database import Database
 ADMIN = "admin"  # whose keys are those that are made for nobody else; the schema makes it
 
 
-class UserExists(SandboxdError):
-    """There is a user of that name."""
+class NameTaken(SandboxdError):
+    """There is a user or a role of that name."""
 
 
 @dataclass(frozen=True, slots=True)
-class User:
-    """One user; `account` is empty where it is the instance's own, `create_date` is in ISO 8601."""
+class Identity:
+    """One user or role; `account` is empty where it is the instance's own, `create_date` is in ISO 8601."""
 
     name: str
     account: str
@@ -37,54 +37,60 @@ class User:
 
 
 class Principals:
-    """Every user of the instance. `generation` is another one after whatever changed."""
+    """Every "user" or every "role" of the instance. `generation` is another one after whatever changed."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, kind: str) -> None:
+        self._database, self._kind = database, kind
         self.generation = 0
-        rows = database.read("SELECT record FROM users ORDER BY name")
-        users = [User(**json.loads(str(record))) for (record,) in rows]
-        self._users = {user.name: user for user in users}
+        rows = database.read("SELECT kind, record FROM principals")
+        found = [Identity(**json.loads(str(record))) for of_kind, record in rows if of_kind == kind]
+        self._kept = {identity.name: identity for identity in found}
 
-    def get(self, name: str) -> User | None:
-        """A user, or None."""
-        return self._users.get(name)
+    def get(self, name: str) -> Identity | None:
+        """The one of a name, or None."""
+        return self._kept.get(name)
 
-    def all(self) -> list[User]:
-        """Every user, by name."""
-        return [user for _, user in sorted(self._users.items())]
+    def all(self) -> list[Identity]:
+        """All, by name."""
+        return [identity for _, identity in sorted(self._kept.items())]
 
-    async def create(self, name: str, account: str) -> User:
-        """Add a user, who may do nothing. Raises UserExists."""
-        user = User(name, account, datetime.now(UTC).isoformat(timespec="seconds"))
-        row = (name, _record(user))
+    async def create(self, name: str, account: str = "") -> Identity:
+        """Add one that may do nothing. Raises NameTaken."""
+        identity = Identity(name, account, datetime.now(UTC).isoformat(timespec="seconds"))
+        row = (self._kind, name, _record(identity))
         try:
-            await self._database.write(lambda c: c.execute("INSERT INTO users VALUES (?, ?)", row))
+            await self._database.write(lambda c: c.execute("INSERT INTO principals VALUES (?, ?, ?)", row))
         except sqlite3.IntegrityError:
-            raise UserExists(name) from None
-        self._show(user)
-        return user
+            raise NameTaken(name) from None
+        self._show(identity)
+        return identity
 
-    async def update(self, user: User) -> None:
-        """Give a user other policies."""
-        row = (_record(user), user.name)
-        await self._database.write(lambda c: c.execute("UPDATE users SET record = ? WHERE name = ?", row))
-        if user.name in self._users:
-            self._show(user)
+    async def update(self, identity: Identity) -> None:
+        """Give one other policies."""
+        row = (_record(identity), self._kind, identity.name)
+        statement = "UPDATE principals SET record = ? WHERE (kind, name) = (?, ?)"
+        await self._database.write(lambda c: c.execute(statement, row))
+        if identity.name in self._kept:
+            self._show(identity)
+
+    async def delete(self, name: str) -> None:
+        """Remove one."""
+        await self._database.write(lambda c: self.delete_rows(c, name))
+        self.forget(name)
 
     def delete_rows(self, connection: sqlite3.Connection, name: str) -> None:
-        """A deleted user's part of a transaction; `forget` follows it."""
-        connection.execute("DELETE FROM users WHERE name = ?", (name,))
+        """The part in a transaction of one that is deleted; `forget` follows it."""
+        connection.execute("DELETE FROM principals WHERE (kind, name) = (?, ?)", (self._kind, name))
 
     def forget(self, name: str) -> None:
-        """The user is deleted."""
-        self._users.pop(name, None)
+        """It is deleted."""
+        self._kept.pop(name, None)
         self.generation += 1
 
-    def _show(self, user: User) -> None:
-        self._users[user.name] = user
+    def _show(self, identity: Identity) -> None:
+        self._kept[identity.name] = identity
         self.generation += 1
 
 
-def _record(user: User) -> str:
-    return json.dumps(dataclasses.asdict(user))
+def _record(identity: Identity) -> str:
+    return json.dumps(dataclasses.asdict(identity))

@@ -64,13 +64,15 @@ MIGRATIONS: Migrations = (
     ),
     (
         """
-        CREATE TABLE users (
-            name   TEXT PRIMARY KEY,
-            record TEXT NOT NULL  -- every field of store.principals.User, as JSON
+        CREATE TABLE principals (
+            kind   TEXT NOT NULL,  -- user or role
+            name   TEXT NOT NULL,
+            record TEXT NOT NULL,  -- every field of store.principals.Identity, as JSON
+            PRIMARY KEY (kind, name)
         ) STRICT, WITHOUT ROWID
         """,
         """
-        INSERT INTO users VALUES ('admin', json_object(
+        INSERT INTO principals VALUES ('user', 'admin', json_object(
             'name', 'admin', 'account', '', 'create_date', strftime('%Y-%m-%dT%H:%M:%S+00:00', 'now'),
             'documents', json_object('AdministratorAccess',
                 '{"Version": "2012-10-17", "Statement": {"Effect": "Allow", "Action": "*", "Resource": "*"}}')))

@@ -35,7 +35,8 @@ class Store:
     layers: Layers
     code: Code
     keys: Keys
-    principals: Principals
+    users: Principals
+    roles: Principals
     images: Images
     events: EventQueue
 
@@ -59,7 +60,8 @@ class Store:
             layers,
             code,
             Keys(database),
-            Principals(database),
+            Principals(database, "user"),
+            Principals(database, "role"),
             Images(config.images_dir),
             EventQueue(config.service_dir / "events.db"),
         )
@@ -78,9 +80,9 @@ class Store:
 
     async def delete_user(self, name: str) -> None:
         """Remove a user with the keys, which stop working at once."""
-        await self.database.write(lambda c: [part.delete_rows(c, name) for part in (self.keys, self.principals)])
+        await self.database.write(lambda c: [part.delete_rows(c, name) for part in (self.keys, self.users)])
         self.keys.forget(name)
-        self.principals.forget(name)
+        self.users.forget(name)
 
     def close(self) -> None:
         """Finish the writes under way and close every file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from sandboxd.api.authorize import ANY_RESOURCE, Authorizer
 from sandboxd.api.names import Names
 from sandboxd.api.service_model import ServiceModel
 from sandboxd.errors import ApiError
-from sandboxd.http import Request
+from sandboxd.http import Request, Response
 from tests.api.conftest import ROLE, Endpoint
 from tests.api.test_aws_answers import creation
 from tests.api.test_lifecycle import error_of
@@ -246,6 +247,35 @@ def test_users_survive_a_restart(make_endpoint: Callable[..., Endpoint]) -> None
     assert error_of(again.get_function, FunctionName="hello") == denied("lambda:GetFunction", ARN + "hello")
     users.close()
     again.close()
+
+
+def test_a_role_that_is_kept_decides_at_the_door(endpoint: Endpoint) -> None:
+    endpoint.create()
+    function = endpoint.store.functions.resolve("hello")
+    assert function is not None
+    paths = {name: f"/2015-03-31/functions/{name}/invocations" for name in ("hello", "other", "hello:1")}
+
+    def ask(name: str) -> int:
+        answer = endpoint.api.handle_invoke_door(function, Request("POST", paths[name], {}, b"1"))
+        return answer.status if isinstance(answer, Response) else int(endpoint.run(answer).status)
+
+    assert [ask(name) for name in paths] == [200, 404, 404]
+    roles = "/sandboxd/v1/roles"
+    assert endpoint.unix("POST", roles, {"RoleName": "lambda"})[0] == 201
+    assert [ask(name) for name in paths] == [403, 403, 403]
+    own = {"ArnLike": {"lambda:SourceFunctionArn": ARN + "hello"}}
+    statement = allow("lambda:InvokeFunction", ARN + "hello", Condition=own)
+    document = json.dumps({"Version": "2012-10-17", "Statement": statement})
+    body = {"PolicyName": "p", "PolicyDocument": document}
+    assert endpoint.unix("PUT", f"{roles}/lambda/policies", body)[0] == 204
+    assert [ask(name) for name in paths] == [200, 403, 403]
+    foreign = dataclasses.replace(function, role=f"arn:aws:iam::{OTHER}:role/lambda")
+    answer = endpoint.api.handle_invoke_door(foreign, Request("POST", paths["other"], {}, b"1"))
+    assert not isinstance(answer, Response) and endpoint.run(answer).status == 404
+    for bad in ({"RoleName": "lambda"}, {"RoleName": "x", "AccountId": OTHER}):
+        assert endpoint.unix("POST", roles, bad)[0] in (400, 409)
+    assert endpoint.unix("DELETE", f"{roles}/lambda")[0] == 204
+    assert ask("other") == 404
 
 
 def test_every_operation_has_its_resource(endpoint: Endpoint) -> None:

@@ -1,4 +1,4 @@
-"""`sandboxd user`, and keys of users."""
+"""`sandboxd user` and `sandboxd role`, and keys of users."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def test_policies(daemon: Daemon, run: Run, tmp_path: Path) -> None:
     assert daemon.requests[-1].json == expected
     assert run("user", "delete-policy", "alice", "p=&", "-o", "json").exit_code == 0
     assert daemon.requests[-1].target == f"{USERS}/alice/policies?name=p%3D%26"
+
+
+def test_roles(daemon: Daemon, run: Run) -> None:
+    worker = {
+        "RoleName": "worker",
+        "Arn": "arn:aws:iam::111111111111:role/worker",
+        "CreateDate": "2026",
+        "Policies": [],
+    }
+    daemon.answer("POST /sandboxd/v1/roles", worker, 201)
+    daemon.answer("GET /sandboxd/v1/roles", {"Roles": [worker]})
+    assert run("role", "create", "worker").stdout == f"{worker['Arn']}\n"
+    assert daemon.requests[-1].json == {"RoleName": "worker"}
+    assert run("role", "list").stdout.splitlines()[1].split() == ["worker", worker["Arn"], "2026"]
 
 
 def test_a_key_for_a_user(daemon: Daemon, run: Run) -> None:

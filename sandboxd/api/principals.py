@@ -1,0 +1,158 @@
+"""The administration of users, roles and their policies, a part of what is under /sandboxd/v1/.
+
+Room: service. May: change users and roles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from sandboxd.api.calls import Result
+from sandboxd.api.errors import invalid_parameter
+from sandboxd.api.validation import read_json
+from sandboxd.errors import ApiError
+from sandboxd.http import Request
+from sandboxd.model.iam.policy import MalformedPolicy, parse_identity
+from sandboxd.store.principals import ADMIN, Identity, NameTaken, Principals
+from sandboxd.store.store import Store
+
+_NAME = re.compile(
+    r"[\w+=,.@-]{1,64}", re.ASCII
+)  # https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html
+_POLICY_NAME = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
+_ACCOUNT = re.compile(r"\d{12}", re.ASCII)
+Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
+_POLICIES = 10  # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: of one principal
+
+
+class PrincipalsApi:
+    """Users, or roles: principals with policies by name."""
+
+    noun = ""  # as in paths
+
+    def __init__(self, store: Store, kept: Principals, account: str) -> None:
+        self._store, self._kept, self._account = store, kept, account
+        self._one = asyncio.Lock()  # a policy is put to those that the one before left
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """What the paths are answered by."""
+        paths = f"{self.noun}s"
+        return {
+            ("GET", paths): self.list,
+            ("POST", paths): self.create,
+            ("GET", f"{paths}/*"): self.get,
+            ("DELETE", f"{paths}/*"): self.delete,
+            ("PUT", f"{paths}/*/policies"): self.put_policy,
+            ("DELETE", f"{paths}/*/policies"): self.delete_policy,
+        }
+
+    async def list(self, _: Request, __: str, ___: dict[str, str]) -> Result:
+        """All, without the policies' documents."""
+        return Result(200, {f"{self.noun.title()}s": [self._describe(one) for one in self._kept.all()]})
+
+    async def create(self, request: Request, _: str, __: dict[str, str]) -> Result:
+        """Add one: UserName or RoleName and, of a user where it is another, AccountId."""
+        member = f"{self.noun.title()}Name"
+        body = _members(request, {member}, {"AccountId"} if self.noun == "user" else set())
+        name, account = body[member], body.get("AccountId", "")
+        if not _NAME.fullmatch(name):
+            raise invalid_parameter(f"{member} is up to 64 letters, digits and _+=,.@-")
+        if account and not _ACCOUNT.fullmatch(account):
+            raise invalid_parameter("AccountId is 12 digits")
+        try:
+            made = await self._kept.create(name, account)
+        except NameTaken:
+            text = f"{self.noun.title()} with name {name} already exists."
+            raise ApiError("EntityAlreadyExistsException", text, 409) from None
+        return Result(201, self._describe(made))
+
+    async def get(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        """One with the policies."""
+        identity = self._named(subject)
+        documents = {name: json.loads(document) for name, document in identity.documents.items()}
+        return Result(200, self._describe(identity) | {"PolicyDocuments": documents})
+
+    async def delete(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        """Remove one with the policies."""
+        await self._kept.delete(self._named(subject).name)
+        return Result(204)
+
+    async def put_policy(self, request: Request, subject: str, _: dict[str, str]) -> Result:
+        """Give one a policy, or another document to a policy: PolicyName and PolicyDocument, which is a text."""
+        body = _members(request, {"PolicyName", "PolicyDocument"}, set())
+        name, document = body["PolicyName"], body["PolicyDocument"]
+        if not _POLICY_NAME.fullmatch(name):
+            raise invalid_parameter("PolicyName is up to 128 letters, digits and _+=,.@-")
+        try:
+            parse_identity(document)
+        except MalformedPolicy as error:
+            raise ApiError("MalformedPolicyDocumentException", str(error)) from None
+        async with self._one:
+            identity = self._named(subject)
+            documents = identity.documents | {name: document}
+            if len(documents) > _POLICIES:
+                quota = f"PoliciesPer{self.noun.title()}: {_POLICIES}"
+                raise ApiError("LimitExceededException", f"Cannot exceed quota for {quota}", 409)
+            await self._kept.update(replace(identity, documents=documents))
+        return Result(204)
+
+    async def delete_policy(self, _: Request, subject: str, query: dict[str, str]) -> Result:
+        """Take the policy of the query's `name` away."""
+        name = query.get("name", "")
+        async with self._one:
+            identity = self._named(subject)
+            if name not in identity.documents:
+                text = f"The {self.noun} policy with name {name[:128]} cannot be found."
+                raise ApiError("ResourceNotFoundException", text, 404)
+            documents = {key: document for key, document in identity.documents.items() if key != name}
+            await self._kept.update(replace(identity, documents=documents))
+        return Result(204)
+
+    def _named(self, name: str) -> Identity:
+        identity = self._kept.get(name)
+        if identity is None:
+            text = f"The {self.noun} with name {name[:64]} cannot be found."
+            raise ApiError("ResourceNotFoundException", text, 404)
+        return identity
+
+    def _describe(self, identity: Identity) -> dict[str, Any]:
+        account = identity.account or self._account
+        return {
+            f"{self.noun.title()}Name": identity.name,
+            "Arn": f"arn:aws:iam::{account}:{self.noun}/{identity.name}",
+            "CreateDate": identity.create_date,
+            "Policies": sorted(identity.documents),
+        }
+
+
+class RolesApi(PrincipalsApi):
+    """Roles, which functions have by name."""
+
+    noun = "role"
+
+
+class UsersApi(PrincipalsApi):
+    """Users, who have keys."""
+
+    noun = "user"
+
+    async def delete(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        """Remove a user with keys and policies."""
+        if self._named(subject).name == ADMIN:
+            raise invalid_parameter(f"{ADMIN} cannot be deleted: keys that name no user are that one's")
+        await self._store.delete_user(subject)
+        return Result(204)
+
+
+def _members(request: Request, required: set[str], optional: set[str]) -> dict[str, str]:
+    body = read_json(request.body)
+    if not isinstance(body, dict) or not required <= body.keys() <= required | optional:
+        raise invalid_parameter(f"The request has {', '.join(sorted(required | optional))}, and nothing else")
+    if not all(isinstance(value, str) for value in body.values()):
+        raise invalid_parameter("Every member is a text")
+    return body

@@ -1,0 +1,136 @@
+"""`sandboxd user` and `sandboxd role`: who asks, and the policies that say what they may do.
+
+Room: command line.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import IO, Any
+from urllib.parse import quote
+
+import click
+
+from sandboxd.cli.client import ADMIN
+from sandboxd.cli.context import Context, output_option
+from sandboxd.cli.output import show_json, show_table
+
+
+@click.group
+def user() -> None:
+    """Create, show, list and delete users, and give them policies."""
+
+
+@click.group
+def role() -> None:
+    """Create, show, list and delete roles of functions, and give them policies.
+
+    A role that is kept here decides which functions those that have it may invoke (beside --allow-invoke).
+    """
+
+
+@user.command(name="create", epilog="Example: sandboxd user create alice")
+@click.argument("name")
+@click.option("--account", help="The 12 digits of the user's account, where it is not this server's.")
+@output_option
+@click.pass_obj
+def create_user(context: Context, name: str, account: str | None) -> None:
+    """Create the user NAME, who may do nothing until a policy allows it, and print the ARN."""
+    _create(context, {"UserName": name} | ({"AccountId": account} if account else {}))
+
+
+@role.command(name="create", epilog="Example: sandboxd role create worker")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def create_role(context: Context, name: str) -> None:
+    """Create the role NAME, which may do nothing until a policy allows it, and print the ARN."""
+    _create(context, {"RoleName": name})
+
+
+@click.command(name="list", epilog="")
+@output_option
+@click.pass_obj
+def list_all(context: Context) -> None:
+    """List them with the names of their policies."""
+    document = context.client.call("List", "GET", _path())
+    if context.output == "json":
+        show_json(document)
+        return
+    title = _noun().title()
+    rows: list[dict[str, Any]] = [
+        row | {"Policies": " ".join(row.get("Policies", []))} for row in document.get(f"{title}s", [])
+    ]
+    show_table([f"{title}Name", "Arn", "CreateDate", "Policies"], rows)
+
+
+@click.command(epilog="worker")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def get(context: Context, name: str) -> None:
+    """Show NAME and the policies, as JSON."""
+    show_json(context.client.call("Get", "GET", _path(name)))
+
+
+@click.command(epilog="worker")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def delete(context: Context, name: str) -> None:
+    """Delete NAME with the policies, and of a user the keys, which stop working at once."""
+    context.client.call("Delete", "DELETE", _path(name))
+    if context.output == "json":
+        show_json({"Deleted": name})
+
+
+@click.command(name="put-policy", epilog="worker invoke -")
+@click.argument("name")
+@click.argument("policy")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@output_option
+@click.pass_obj
+def put_policy(context: Context, name: str, policy: str, file: IO[str]) -> None:
+    """Give NAME the policy POLICY, an IAM policy document in FILE (- for standard input)."""
+    body = {"PolicyName": policy, "PolicyDocument": file.read()}
+    context.client.call("PutPolicy", "PUT", f"{_path(name)}/policies", body)
+    if context.output == "json":
+        show_json({"Put": policy})
+
+
+@click.command(name="delete-policy", epilog="worker invoke")
+@click.argument("name")
+@click.argument("policy")
+@output_option
+@click.pass_obj
+def delete_policy(context: Context, name: str, policy: str) -> None:
+    """Take the policy POLICY from NAME."""
+    context.client.call("DeletePolicy", "DELETE", f"{_path(name)}/policies?name={quote(policy, safe='')}")
+    if context.output == "json":
+        show_json({"Deleted": policy})
+
+
+for _group in (user, role):
+    for _command in (list_all, get, delete, put_policy, delete_policy):
+        _of_group = copy.copy(_command)
+        _of_group.epilog = f"Example: sandboxd {_group.name} {_command.name} {_command.epilog}".rstrip()
+        _group.add_command(_of_group)
+
+
+def _create(context: Context, body: dict[str, str]) -> None:
+    made = context.client.call("Create", "POST", _path(), body)
+    if context.output == "json":
+        show_json(made)
+    else:
+        click.echo(made["Arn"])
+
+
+def _noun() -> str:
+    """Whether it is `sandboxd user` or `sandboxd role`."""
+    group = click.get_current_context().parent
+    assert group is not None and group.command.name is not None
+    return group.command.name
+
+
+def _path(name: str | None = None) -> str:
+    return f"{ADMIN}/{_noun()}s" + ("" if name is None else f"/{quote(name, safe='')}")
