@@ -171,7 +171,7 @@ async def _serve(config: Config, given: Inheritance) -> None:
     loop.add_signal_handler(signal.SIGTERM, end, "stop")
     os.set_blocking(given.beats, False)
     beating = loop.create_task(_beat(builder, given.beats, end))
-    await events.start(api.run)
+    await events.start(api.run, api.may_send)
     log.info("serving http://%s:%d and %s", *config.api_listen, config.api_socket)
     reason = await over
     beating.cancel()

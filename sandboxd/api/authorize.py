@@ -47,6 +47,14 @@ ANY_RESOURCE = frozenset(
         "ListLayers",
     )
 )
+# What a function's role needs to tell a destination of an event, by the destination's service.
+SENDING = {
+    "lambda": "lambda:InvokeFunction",
+    "sqs": "sqs:SendMessage",
+    "sns": "sns:Publish",
+    "s3": "s3:PutObject",
+    "events": "events:PutEvents",
+}
 # What a decision may depend on and may be another with the next request for the same.
 _FLEETING = frozenset(("aws:currenttime", "aws:epochtime", "aws:sourceip", "aws:useragent"))
 
@@ -109,6 +117,16 @@ class Authorizer:
             keys = (statement.keys() for part in (*policies, policy) for statement in part)
             lasts = lasts and all(map(_FLEETING.isdisjoint, keys))
         return lasts
+
+    def may_send(self, function: FunctionVersion, arn: str) -> bool:
+        """Whether a function's role, where it is kept here, may hand records of events to a destination."""
+        caller = self._session(function)
+        if caller is None:
+            return True
+        context = self._context({}, arn, self._names.account, HttpRequest("POST", "", {})) | caller.context
+        action = SENDING[arn.split(":")[2]]
+        question = Request(caller.principal, action, arn, _account(arn, self._names.account), context)
+        return decide(question, caller.policies, self._policy(arn)) is Decision.ALLOWED
 
     def _user(self, key_id: str) -> _Caller:
         name = self._store.keys.user(key_id)

@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from sandboxd.api.authorize import SENDING, Authorizer
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.destinations import check_named
 from sandboxd.api.errors import invalid_parameter
@@ -18,18 +19,18 @@ from sandboxd.api.names import Names
 from sandboxd.api.pages import page, read_marker
 from sandboxd.errors import ApiError
 from sandboxd.model.arn import LATEST, parse_function_reference
+from sandboxd.model.function import FunctionVersion
 from sandboxd.store.store import Store
 
 _KIND = "EventInvokeConfig"
 _MEMBERS = ("DestinationConfig", "MaximumEventAgeInSeconds", "MaximumRetryAttempts")
-_SERVICES = ("lambda", "sqs", "sns", "s3", "events")
 
 
 class EventInvokeApi:
     """The operations on the settings of asynchronous invocations. `destinations`: ARNs that the configuration names."""
 
-    def __init__(self, store: Store, names: Names, destinations: Collection[str]) -> None:
-        self._store, self._names, self._destinations = store, names, destinations
+    def __init__(self, store: Store, names: Names, authorizer: Authorizer, destinations: Collection[str]) -> None:
+        self._store, self._names, self._authorizer, self._destinations = store, names, authorizer, destinations
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -44,14 +45,14 @@ class EventInvokeApi:
     async def put_config(self, call: Call) -> Result:
         """PutFunctionEventInvokeConfig: what the request leaves out is the default again."""
         name, qualifier = self._to_change(call.members, "PutFunctionEventInvokeConfig")
-        self._check_destinations(name, call.members)
+        self._check_destinations(name, qualifier, call.members)
         return await self._put(name, qualifier, {}, call.members)
 
     async def update_config(self, call: Call) -> Result:
         """UpdateFunctionEventInvokeConfig: what the request leaves out stays."""
         name, qualifier = self._to_change(call.members, "UpdateFunctionEventInvokeConfig")
         current = self._found(name, qualifier)
-        self._check_destinations(name, call.members)
+        self._check_destinations(name, qualifier, call.members)
         return await self._put(name, qualifier, current, call.members)
 
     async def get_config(self, call: Call) -> Result:
@@ -85,13 +86,13 @@ class EventInvokeApi:
         name, qualifier = self._named(members, action)
         if not any(member in members for member in _MEMBERS):
             raise invalid_parameter("You must specify at least one of error handling or destination setting.")
-        if not self._exists(name, qualifier):
+        if self._version(name, qualifier) is None:
             raise _no_function()
         return name, qualifier
 
-    def _exists(self, name: str, qualifier: str | None) -> bool:
+    def _version(self, name: str, qualifier: str | None) -> FunctionVersion | None:
         number = self._store.aliases.version(name, qualifier) if qualifier else None
-        return self._store.functions.described(name, number or qualifier) is not None
+        return self._store.functions.described(name, number or qualifier)
 
     def _found(self, name: str, qualifier: str) -> dict[str, Any]:
         document = self._store.settings.get(_KIND, name, qualifier)
@@ -106,16 +107,22 @@ class EventInvokeApi:
         await self._store.settings.put(_KIND, name, document, qualifier)
         return Result(200, self._describe(name, qualifier, document))
 
-    def _check_destinations(self, name: str, members: Mapping[str, Any]) -> None:
-        config = members.get("DestinationConfig", {})
+    def _check_destinations(self, name: str, qualifier: str, members: Mapping[str, Any]) -> None:
+        config, version = members.get("DestinationConfig", {}), self._version(name, qualifier)
+        assert version is not None
         for side in ("OnSuccess", "OnFailure"):
             arn = config.get(side, {}).get("Destination")
             if arn:
                 self._check_destination(name, arn, config)
+                if not self._authorizer.may_send(version, arn):
+                    action = SENDING[arn.split(":")[2]].partition(":")[2]
+                    raise invalid_parameter(
+                        f"The function's execution role does not have permissions to call {action} on {arn}"
+                    )
 
     def _check_destination(self, name: str, arn: str, config: Mapping[str, Any]) -> None:
         service = arn.split(":")[2] if arn.startswith("arn:") else ""
-        if service not in _SERVICES:
+        if service not in SENDING:
             raise invalid_parameter(f"The provided destination config {_java_text(config)} is invalid.")
         if service != "lambda":
             check_named(arn, self._destinations)
@@ -126,7 +133,7 @@ class EventInvokeApi:
             raise invalid_parameter(f"The destination ARN {arn} is invalid.")
         if reference.name == name:
             raise invalid_parameter("You can't specify the function as a destination for itself.")
-        if not self._exists(reference.name, reference.qualifier):
+        if self._version(reference.name, reference.qualifier) is None:
             raise invalid_parameter(f"The destination ARN {arn} is invalid.")
 
     def _describe(self, name: str, qualifier: str, document: Mapping[str, Any]) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Api:
             | versions.operations()
             | AliasesApi(store, names, lookup, revisions).operations()
             | code_signing.operations()
-            | EventInvokeApi(store, names, config.destinations).operations()
+            | EventInvokeApi(store, names, self._authorizer, config.destinations).operations()
             | ConcurrencyApi(store, names, lookup, changes, allotments, config.limits).operations()
             | PermissionsApi(store, names, changes, revisions).operations()
             | KeptApi(store, names, lookup).operations()
@@ -202,6 +202,10 @@ class Api:
     async def run(self, invocation: Invocation) -> InvocationResult:
         """Run the invocation of an event that was accepted. Raises ApiError."""
         return await self._invoke.run(invocation)
+
+    def may_send(self, function: FunctionVersion, arn: str) -> bool:
+        """Whether a function may have a destination told of its events."""
+        return self._authorizer.may_send(function, arn)
 
     async def close(self) -> None:
         """Let changes under way come to their end, for 10 seconds at most, and end what else runs."""

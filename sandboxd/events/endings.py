@@ -49,7 +49,7 @@ class Endings:
         document = self._store.settings.get("Concurrency", name) or {}
         return document.get("ReservedConcurrentExecutions") == 0
 
-    def followers(self, event: Event, version: FunctionVersion | None, ending: Ending, now: float) -> list[Event]:
+    def followers(self, event: Event, version: FunctionVersion, ending: Ending, now: float) -> list[Event]:
         """The events by which destination and dead-letter queue learn of an ending."""
         reference = parse_function_reference(event.target)
         assert reference is not None
@@ -61,7 +61,7 @@ class Endings:
             function = parse_function_reference(arn)
             limit = self._config.limits.async_payload_bytes if function else None
             found.append(_event(arn, destination_record(event, ending, now, limit), now, event.trace_id))
-        if not success and version is not None:
+        if not success:
             queue = json.loads(dict(version.settings).get("DeadLetterConfig", "{}")).get("TargetArn")
             if queue:
                 found.append(_event(queue, dead_letter(event, ending), now, event.trace_id))

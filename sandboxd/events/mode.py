@@ -32,6 +32,8 @@ from sandboxd.store.store import Store
 
 Run = Callable[[Invocation], Awaitable[InvocationResult]]
 
+MaySend = Callable[[FunctionVersion, str], bool]
+
 _TOGETHER = 128  # events that run at one time, beyond the one that every lane may have: each is a payload in memory
 _SHED = 32  # the part of the queue's size that goes at once where it is full: one thirty-second
 _LAST_SECONDS = 1.0  # what ended a moment ago is written still
@@ -55,6 +57,7 @@ class EventMode:
         self._tasks: set[asyncio.Task[None]] = set()
         self._running, self._shedding = 0, asyncio.Lock()
         self._run: Run | None = None
+        self._may_send: MaySend = lambda function, arn: False
         self.counts: Counter[str] = Counter()
 
     async def accept(self, invocation: Invocation) -> None:
@@ -79,8 +82,9 @@ class EventMode:
         queued = sum(held.events for held in self._queue.held.values())
         return {"AsyncEventsQueued": queued} | dict(self.counts)
 
-    async def start(self, run: Run) -> None:
-        """Begin to run what waits and what comes."""
+    async def start(self, run: Run, may_send: MaySend) -> None:
+        """Begin to run what waits and what comes. `may_send` says which function may tell which destination."""
+        self._may_send = may_send
         await self._queue.settle_clock(self._now(), _ADRIFT)
         self._run = run
         for target in list(self._queue.held):
@@ -194,15 +198,16 @@ class EventMode:
 
     async def _invoke(self, lane: Lane, event: Event, name: str, qualifier: str | None) -> None:
         now, policy = self._now(), self._endings.policy(name, qualifier)
-        if self._store.functions.resolve(name) is None:
+        latest = self._store.functions.resolve(name)
+        if latest is None:
             await self._keep(self._queue.finish, event)
             self._drop(event.target, "FunctionNotFound", request_id=event.request_id)
             return
         version = self._resolve(name, qualifier)
         if now >= event.created + policy.age:
-            await self._end(event, version, Ending(Condition.AGE, event.attempts))
+            await self._end(event, version or latest, Ending(Condition.AGE, event.attempts))
         elif self._endings.reserves_nothing(name):
-            await self._end(event, version, Ending(Condition.ZERO, event.attempts))
+            await self._end(event, version or latest, Ending(Condition.ZERO, event.attempts))
         elif version is None or version.state != "Active":
             await self._fail(lane, event)
         else:
@@ -242,9 +247,15 @@ class EventMode:
         else:
             await self._keep(self._queue.put_off, replace(event, due=now + wait, attempts=count, failures=0))
 
-    async def _end(self, event: Event, version: FunctionVersion | None, ending: Ending) -> None:
+    async def _end(self, event: Event, version: FunctionVersion, ending: Ending) -> None:
         """The event is over: whoever wants to know is told by events of their own."""
-        followers = self._endings.followers(event, version, ending, self._now())
+        followers = []
+        for follower in self._endings.followers(event, version, ending, self._now()):
+            if self._may_send(version, follower.target):
+                followers.append(follower)
+            else:
+                self.counts["DestinationDeliveryFailures"] += 1
+                _log.warning("request %s: its function's role may not tell %s", event.request_id, follower.target)
         await self._make_room(sum(len(follower.payload) for follower in followers))
         known = await self._keep(self._queue.finish, event, followers)
         if known and ending.condition is not Condition.SUCCESS:

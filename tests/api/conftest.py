@@ -150,7 +150,7 @@ class Endpoint:
         self.store = await Store.open(self.config, self.unpacker)
         self.events = EventMode(self.config, self.store)
         self.api = Api(self.config, self.store, self.scheduler, self.events, self.logs)
-        await self.events.start(self.api.run)
+        await self.events.start(self.api.run, self.api.may_send)
         self.key = await self.store.keys.create("test")
         limits = transport.HttpLimits(self.api.body_limit, discard=2 * self.api.body_limit)
         budget = transport.Budget(1 << 29)

@@ -164,3 +164,22 @@ def test_dead_letter_queue(endpoint: Endpoint, client: Any) -> None:
     for arn, reason in ((QUEUE + "2", "sandboxd has no destination"), (ARN + "hello", "The provided target ARN")):
         code, _, message = error_of(update, FunctionName="hello", DeadLetterConfig={"TargetArn": arn})
         assert code == "InvalidParameterValueException" and message.startswith(reason)
+
+
+def test_a_role_that_is_kept_here_has_to_permit_a_destination(endpoint: Endpoint, client: Any) -> None:
+    endpoint.create("next")
+    for action, arn in (("lambda:InvokeFunction", ARN + "next"), ("sqs:SendMessage", QUEUE)):
+        roles, policy = "/sandboxd/v1/roles", {"PolicyName": "p", "PolicyDocument": allowing(action, arn)}
+        assert endpoint.unix("POST", roles, {"RoleName": "lambda"})[0] == 201
+        members = {"FunctionName": "hello", "DestinationConfig": {"OnFailure": {"Destination": arn}}}
+        assert error_of(client.put_function_event_invoke_config, **members)[2] == (
+            f"The function's execution role does not have permissions to call {action.partition(':')[2]} on {arn}"
+        )
+        assert endpoint.unix("PUT", f"{roles}/lambda/policies", policy)[0] == 204
+        client.put_function_event_invoke_config(**members)
+        assert endpoint.unix("DELETE", f"{roles}/lambda")[0] == 204
+
+
+def allowing(action: str, resource: str) -> str:
+    statement = {"Effect": "Allow", "Action": action, "Resource": resource}
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})

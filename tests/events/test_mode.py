@@ -110,6 +110,21 @@ def test_success_is_told_to_another_function(world: World) -> None:
     asyncio.run(main())
 
 
+def test_nobody_is_told_whom_the_role_may_not_tell(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        async with world.open("f", "next"):
+            world.forbidden.add(("f", BASE + "next"))
+            await world.set("f", DestinationConfig={"OnSuccess": {"Destination": BASE + "next"}})
+            await world.send("f", 7)
+            await world.drained()
+            assert [i.function.name for i in world.runs] == ["f"]
+            assert world.mode.counts["DestinationDeliveryFailures"] == 1
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(main())
+    assert f"request request-f-7: its function's role may not tell {BASE}next" in caplog.text
+
+
 def test_throttled_events_stay_as_they_are_and_keep_their_order(world: World) -> None:
     async def main() -> None:
         async with world.open("f"):

@@ -50,6 +50,7 @@ class World:
         for path in (self.config.images_dir, self.config.code_dir, self.config.service_dir):
             path.mkdir(exist_ok=True)
         self.runs: list[Invocation] = []
+        self.forbidden: set[tuple[str, str]] = set()  # function and destination
         self.answer: Callable[[Invocation], Awaitable[InvocationResult]] = self.succeed
 
     async def succeed(self, invocation: Invocation) -> InvocationResult:
@@ -67,7 +68,7 @@ class World:
             for name in names:
                 await self.store.functions.create(version(name, code_digest=digest))
         self.mode = EventMode(self.config, self.store)
-        await self.mode.start(self.run)
+        await self.mode.start(self.run, lambda function, arn: (function.name, arn) not in self.forbidden)
         try:
             yield self
         finally:
