@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from sandboxd.api.calls import Call, Operations, Result
+from sandboxd.api.concurrency import Allotments
 from sandboxd.api.configuration import new_revision
 from sandboxd.api.errors import function_not_found, invalid_parameter, revision_differs
 from sandboxd.api.lookup import Lookup
@@ -26,8 +27,11 @@ from sandboxd.store.store import Store
 class AliasesApi:
     """The operations on aliases."""
 
-    def __init__(self, store: Store, names: Names, lookup: Lookup, revisions: Revisions) -> None:
+    def __init__(
+        self, store: Store, names: Names, lookup: Lookup, revisions: Revisions, allotments: Allotments
+    ) -> None:
         self._store, self._names, self._lookup, self._revisions = store, names, lookup, revisions
+        self._allotments = allotments
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -91,6 +95,7 @@ class AliasesApi:
         weights = {alias.second_version: alias.weight} if alias.second_version else {}
         alias = self._routed(alias, members.get("RoutingConfig", {"AdditionalVersionWeights": weights}))
         await self._store.aliases.update(alias)
+        self._allotments.apply(alias.function)
         return Result(200, self._describe(alias))
 
     async def delete_alias(self, call: Call) -> Result:
@@ -99,6 +104,7 @@ class AliasesApi:
         if self._store.aliases.get(function.name, call.members["Name"]) is not None:
             await self._store.aliases.remove(function.name, call.members["Name"])
             await self._store.settings.remove_qualifier(function.name, call.members["Name"])
+            self._allotments.apply(function.name)
         return Result(204)
 
     def _routed(self, alias: Alias, routing: Mapping[str, Any]) -> Alias:

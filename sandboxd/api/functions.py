@@ -208,6 +208,7 @@ class FunctionsApi:
             await self._store.functions.serve(*changed)
         for version in before:
             self._reclaimer.retire(version)
+        self._allotments.apply(name)
 
     async def _update(self, version: FunctionVersion, members: dict[str, Any]) -> Result:
         """Have what is shown as being updated serve."""
@@ -239,6 +240,7 @@ class FunctionsApi:
             latest = self._store.functions.described(name)
             assert latest is not None
             await self._store.functions.settle(*(_settled(version) for version in (latest, published) if version))
+            self._allotments.apply(name)
             if previous is not None:
                 self._reclaimer.retire(previous)
         finally:

@@ -5,9 +5,12 @@ Room: service. May: name types.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
+from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult
+from sandboxd.scheduler.provisioned import Standing
 
 
 class Scheduler(Protocol):
@@ -21,8 +24,15 @@ class Scheduler(Protocol):
         """End the environments that a version (FunctionVersion.key) has now, each as soon as it is idle."""
         ...
 
-    def allot(self, function_name: str, reserved: int | None) -> None:
-        """A function has this many invocations at one time for itself, and no more; None: it shares what is left."""
+    def allot(self, function_name: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
+        """A function has this many invocations at one time for itself, and no more; None: it shares what is left.
+
+        So many environments of its versions are made ahead and kept.
+        """
+        ...
+
+    def standing(self, key: str) -> Standing:
+        """How far the environments of a version (FunctionVersion.key) that are made ahead are."""
         ...
 
     def environments(self) -> list[dict[str, Any]]:

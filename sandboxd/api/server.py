@@ -37,6 +37,7 @@ from sandboxd.api.names import Names
 from sandboxd.api.peers import Peers
 from sandboxd.api.permissions import PermissionsApi
 from sandboxd.api.protocols import Events, Logs, Scheduler
+from sandboxd.api.provisioned import ProvisionedApi
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
@@ -74,9 +75,10 @@ class Api:
         configurations = Configurations(config.limits, store.images, config.region, revisions, config.destinations)
         self._authorizer = Authorizer(store, names)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
-        changes, allotments = Changes(), Allotments(store, scheduler, config.limits)
+        changes = Changes()
+        allotments = Allotments(store, changes, scheduler, config.limits)
         lookup = Lookup(store, names, changes, revisions)
-        versions = VersionsApi(store, configurations, lookup, changes, reclaimer)
+        versions = VersionsApi(store, configurations, lookup, changes, reclaimer, allotments)
         code_signing = CodeSigningApi(store, names, lookup)
         layers = LayersApi(store, names, reclaimer, config.limits, self._downloads)
         functions = FunctionsApi(
@@ -97,10 +99,11 @@ class Api:
         self._operations: Operations = (
             functions.operations()
             | versions.operations()
-            | AliasesApi(store, names, lookup, revisions).operations()
+            | AliasesApi(store, names, lookup, revisions, allotments).operations()
             | code_signing.operations()
             | EventInvokeApi(store, names, self._authorizer, config.destinations).operations()
-            | ConcurrencyApi(store, names, lookup, changes, allotments, config.limits).operations()
+            | ConcurrencyApi(store, names, lookup, allotments, config.limits).operations()
+            | ProvisionedApi(store, names, lookup, allotments, scheduler, config.limits).operations()
             | PermissionsApi(store, names, changes, revisions).operations()
             | KeptApi(store, names, lookup).operations()
             | layers.operations()

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
+from sandboxd.api.concurrency import Allotments
 from sandboxd.api.configuration import Configurations, new_revision
 from sandboxd.api.errors import in_state, invalid_parameter
 from sandboxd.api.lookup import Lookup
@@ -25,9 +26,15 @@ class VersionsApi:
     """The operations on versions."""
 
     def __init__(
-        self, store: Store, configurations: Configurations, lookup: Lookup, changes: Changes, reclaimer: Reclaimer
+        self,
+        store: Store,
+        configurations: Configurations,
+        lookup: Lookup,
+        changes: Changes,
+        reclaimer: Reclaimer,
+        allotments: Allotments,
     ) -> None:
-        self._store, self._configurations = store, configurations
+        self._store, self._configurations, self._allotments = store, configurations, allotments
         self._lookup, self._changes, self._reclaimer = lookup, changes, reclaimer
 
     def operations(self) -> Operations:
@@ -95,6 +102,7 @@ class VersionsApi:
             await self._store.functions.withdraw(version)
             await self._store.settings.remove_qualifier(name, number)
         self._reclaimer.retire(version)
+        self._allotments.apply(name)
 
 
 def position(version: FunctionVersion) -> str:

@@ -44,7 +44,10 @@ class InitFailed(SandboxdError):
 
 
 class Environment:
-    """One sandbox of one function version. `on_lost` hears, with its id, of one that ended while nothing ran in it."""
+    """One sandbox of one function version. `on_lost` hears, with its id, of one that ended while nothing ran in it.
+
+    `ahead`: it is started with no invocation for it.
+    """
 
     def __init__(
         self,
@@ -53,13 +56,14 @@ class Environment:
         image_digest: bytes,
         ground: Ground,
         on_lost: Callable[[int], None],
+        ahead: bool = False,
     ) -> None:
         self.id, self.function = environment_id, function
         self._image_digest, self._config, self._on_lost = image_digest, ground.config, on_lost
         self._max_payload = ground.config.limits.sync_payload_bytes
         self._loop = asyncio.get_running_loop()
         self._life = Lifecycle(f"environment {environment_id} of {function.key}")
-        self._sandbox = Sandbox(environment_id, function, image_digest, ground)
+        self._sandbox = Sandbox(environment_id, function, image_digest, ground, ahead)
         self._output = self._sandbox.output
         self._api = RuntimeApi(self, self._max_payload)
         self._asked: asyncio.Future[None] | None = None  # whoever waits for the runtime to ask

@@ -54,8 +54,11 @@ _PLACEHOLDER_CREDENTIALS = {
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-def variables(function: FunctionVersion, region: str, log_stream: str) -> dict[str, str]:
-    """The whole process environment of a function version; the function's own variables override nothing reserved."""
+def variables(function: FunctionVersion, region: str, log_stream: str, ahead: bool = False) -> dict[str, str]:
+    """The whole process environment of a function version; the function's own variables override nothing reserved.
+
+    `ahead`: it is initialised before there is an invocation for it.
+    """
     door = _PLACEHOLDER_CREDENTIALS if function.policy.invoke else {}
     reserved = {
         "_HANDLER": function.handler,
@@ -65,7 +68,7 @@ def variables(function: FunctionVersion, region: str, log_stream: str) -> dict[s
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
         "AWS_LAMBDA_FUNCTION_VERSION": function.version,
-        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "provisioned-concurrency" if ahead else "on-demand",
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
     }

@@ -73,12 +73,15 @@ class Sandbox:
     """One sandbox: asked for with `bind`, served, and ended with `destroy`, from when on it holds nothing."""
 
     __slots__ = (
-        "_binding", "_bound", "_descriptors", "_ended", "_freeze", "_function", "_ground", "_id", "_image_digest",
-        "_memory_stat", "_resolver", "_servers", "memory_seen", "output",
+        "_ahead", "_binding", "_bound", "_descriptors", "_ended", "_freeze", "_function", "_ground", "_id",
+        "_image_digest", "_memory_stat", "_resolver", "_servers", "memory_seen", "output",
     )  # fmt: skip
 
-    def __init__(self, environment_id: int, function: FunctionVersion, image_digest: bytes, ground: Ground) -> None:
+    def __init__(
+        self, environment_id: int, function: FunctionVersion, image_digest: bytes, ground: Ground, ahead: bool = False
+    ) -> None:
         self._id, self._function, self._image_digest, self._ground = environment_id, function, image_digest, ground
+        self._ahead = ahead
         self.output = Output(ground.logs.stream(function.name, function.version))
         self._binding: asyncio.Future[None] | None = None
         self._bound = self._ended = False
@@ -102,7 +105,8 @@ class Sandbox:
             tuple(sorted({host.port for host in function.policy.hosts})), _layers(function),
         )  # fmt: skip
         log_stream = guest_environ.log_stream_name(time.strftime("%Y/%m/%d", time.gmtime()), function.version)
-        environ = guest_environ.sealed(guest_environ.variables(function, ground.config.region, log_stream))
+        variables = guest_environ.variables(function, ground.config.region, log_stream, self._ahead)
+        environ = guest_environ.sealed(variables)
         self._binding = asyncio.get_running_loop().create_future()
         try:
             descriptors = await ground.builder.bind(spec, environ)
@@ -141,6 +145,8 @@ class Sandbox:
 
     def init_ended(self) -> None:
         """Its init phase is over."""
+        if self._ahead:  # it holds memory long before an invocation ends
+            self.max_memory()
         self._ground.builder.init_ended(self._id)
 
     def freeze(self) -> None:

@@ -5,16 +5,19 @@ Room: service, pure. May: decide. May not: I/O, clock, asyncio; `now` is told.
 An environment of a version: STARTING (for one invocation) -> BUSY -> IDLE -> BUSY ... and then gone. It is reserved in
 the same step that finds it or asks for it, so that it is never ready for two. Reuse goes by FunctionVersion.key, never
 across. A retired or dead one that is in use ends with its invocation. What environments hold together may be bounded:
-idle ones go until the rest is within the bound, busy ones are never taken away.
+idle ones go until the rest is within the bound, busy ones are never taken away. A provisioned one is made AHEAD of any
+invocation, is idle from then on, and goes neither by age nor for memory.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from sandboxd.scheduler.concurrency import Concurrency, Reason
 from sandboxd.scheduler.keep_alive import IdleEnvironments, KeepAlive, Used
+from sandboxd.scheduler.provisioned import Provisioned, Standing
 
 # events
 
@@ -30,14 +33,15 @@ class InvocationArrived:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentReady:
-    """An environment that was to start runs its invocation now."""
+    """An environment that was to start runs its invocation now; one made ahead could run one, and holds `memory`."""
 
     environment_id: int
+    memory: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentFailed:
-    """An environment did not take its invocation. `again`: it shall have another one, a new one."""
+    """An environment did not take its invocation, or was not made. `again`: the invocation shall have a new one."""
 
     environment_id: int
     again: bool = False
@@ -68,10 +72,12 @@ class VersionRetired:
 
 @dataclass(frozen=True, slots=True)
 class Allotted:
-    """A function has this much of the account's limit for itself from now on; None: nothing."""
+    """A function has this much of the account's limit for itself from now on (None: nothing); so many environments of
+    its versions, by key, are made ahead and kept."""
 
     function_name: str
     reserved: int | None
+    provisioned: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +122,14 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Start this environment of a version, with no invocation."""
+
+    environment_id: int
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
 class Reject:
     """Do not run the invocation."""
 
@@ -137,13 +151,14 @@ class Destroy:
     environment_id: int
 
 
-Instruction = Assign | Start | Reject | Freeze | Destroy
+Instruction = Assign | Start | Prepare | Reject | Freeze | Destroy
 
 
 class _Use(Enum):
     STARTING = 1
-    BUSY = 2
-    IDLE = 3
+    AHEAD = 2
+    BUSY = 3
+    IDLE = 4
 
 
 @dataclass(slots=True)
@@ -154,6 +169,7 @@ class _Environment:
     use: _Use
     request_id: str  # of the invocation it is reserved for; of the last one while idle
     since: float  # when it was asked for
+    provisioned: bool
     cost: float = 0.0  # seconds from then until it was ready
     uses: int = 0
     memory: int = 0  # bytes it held after its last invocation
@@ -166,7 +182,7 @@ class Pool:
 
     def __init__(self, concurrency: int, keep_alive: KeepAlive, memory: int) -> None:
         self._concurrency = Concurrency(concurrency)
-        self._idle = IdleEnvironments(keep_alive)
+        self._idle, self._provisioned = IdleEnvironments(keep_alive), Provisioned()
         self._memory, self._memory_limit = 0, memory
         self._environments: dict[int, _Environment] = {}
         self._of_version: dict[str, set[int]] = {}
@@ -185,7 +201,12 @@ class Pool:
 
     def next_tick(self) -> float | None:
         """When a Tick is due; None while there is nothing to wait for."""
-        return self._idle.next_expiry()
+        times = (self._idle.next_expiry(), self._provisioned.next_due())
+        return min((time for time in times if time is not None), default=None)
+
+    def standing(self, key: str) -> Standing:
+        """How far the environments of a version that are made ahead are."""
+        return self._provisioned.standing(key)
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
         """Take one event; what is to be done. `now` never goes back."""
@@ -194,25 +215,30 @@ class Pool:
                 return [self._place(event, now)]
             case InvocationFinished(environment_id, lives, memory):
                 return self._finish(self._environments[environment_id], lives, memory, now)
-            case EnvironmentReady(environment_id):
-                environment = self._environments[environment_id]
-                assert environment.use is _Use.STARTING
-                environment.use, environment.cost = _Use.BUSY, now - environment.since
-                return []
+            case EnvironmentReady(environment_id, memory):
+                return self._ready(self._environments[environment_id], memory, now)
             case EnvironmentFailed(environment_id, again):
                 return self._fail(self._environments[environment_id], again, now)
             case EnvironmentDied(environment_id):
-                return self._bury(environment_id) if environment_id in self._environments else []
+                environment = self._environments.get(environment_id)
+                return [] if environment is None else self._bury(environment, now)
             case VersionRetired(key):
-                return self._retire(sorted(self._of_version.get(key, ())))
-            case Allotted(function_name, reserved):
-                self._concurrency.allot(function_name, reserved, {})
-                return []
+                name = self._provisioned.end(key)
+                gone = self._retire(sorted(self._of_version.get(key, ())))
+                return gone if name is None else [*gone, *self._provide(name, now)]
+            case Allotted(function_name, reserved, provisioned):
+                self._concurrency.allot(function_name, reserved, provisioned)
+                if self._draining:
+                    return []
+                self._provisioned.want(function_name, provisioned)
+                return self._provide(function_name, now)
             case DrainStarted():
                 self._draining = True
+                self._provisioned.end_all()
                 return self._retire(list(self._environments))
             case Tick():
-                return [self._forget(self._environments[i]) for i in self._idle.expired(now)]
+                gone = [self._forget(self._environments[i]) for i in self._idle.expired(now)]
+                return [*gone, *self._provide("", now)]
 
     def _place(self, arrived: InvocationArrived, now: float) -> Instruction:
         if self._draining:
@@ -220,7 +246,9 @@ class Pool:
         refusal = self._concurrency.take(arrived.function_name, arrived.key)
         if refusal is not None:
             return Reject(arrived.request_id, refusal)
-        environment_id = self._idle.take(arrived.key)
+        environment_id = self._provisioned.take(arrived.key)
+        if environment_id is None:
+            environment_id = self._idle.take(arrived.key)
         if environment_id is None:
             return self._start(arrived.request_id, arrived.function_name, arrived.key, now)
         environment = self._environments[environment_id]
@@ -228,20 +256,54 @@ class Pool:
         return Assign(arrived.request_id, environment_id)
 
     def _start(self, request_id: str, function_name: str, key: str, now: float) -> Start:
+        return Start(request_id, self._make(request_id, function_name, key, _Use.STARTING, now))
+
+    def _make(self, request_id: str, function_name: str, key: str, use: _Use, now: float) -> int:
         self._last_id += 1
-        environment = _Environment(self._last_id, function_name, key, _Use.STARTING, request_id, now)
+        environment = _Environment(self._last_id, function_name, key, use, request_id, now, use is _Use.AHEAD)
         self._environments[environment.id] = environment
         self._of_version.setdefault(key, set()).add(environment.id)
-        return Start(request_id, environment.id)
+        return environment.id
+
+    def _provide(self, function_name: str, now: float) -> list[Instruction]:
+        """End what a function has ahead and need not have, start what any is short of."""
+        instructions: list[Instruction] = [
+            self._forget(self._environments[i]) for i in self._provisioned.surplus(function_name)
+        ]
+        while (missing := self._provisioned.next_missing(now)) is not None:
+            name, key = missing
+            environment_id = self._make("", name, key, _Use.AHEAD, now)
+            self._provisioned.starts(key, environment_id)
+            instructions.append(Prepare(environment_id, key))
+        return instructions
+
+    def _ready(self, environment: _Environment, memory: int, now: float) -> list[Instruction]:
+        environment.cost = now - environment.since
+        if not environment.provisioned:
+            assert environment.use is _Use.STARTING
+            environment.use = _Use.BUSY
+            return []
+        assert environment.use is _Use.AHEAD
+        if environment.dead:
+            return self._fail(environment, False, now)
+        if environment.retired:
+            return [self._forget(environment), *self._replace(environment, now)]
+        environment.use, environment.memory = _Use.IDLE, memory
+        self._memory += memory
+        self._provisioned.ready(environment.key, environment.id)
+        return [Freeze(environment.id), *self._replace(environment, now), *self._evict()]
 
     def _finish(self, environment: _Environment, lives: bool, memory: int, now: float) -> list[Instruction]:
         assert environment.use is _Use.BUSY
         self._concurrency.give_back(environment.function_name, environment.key)
         if not lives or environment.dead or environment.retired:
-            return [self._forget(environment)]
+            return [self._forget(environment), *self._replace(environment, now)]
         self._memory += memory - environment.memory
         environment.use, environment.memory = _Use.IDLE, memory
         environment.uses += 1
+        if environment.provisioned:
+            self._provisioned.put_back(environment.key, environment.id)
+            return [Freeze(environment.id), *self._replace(environment, now), *self._evict()]
         used = Used(environment.key, environment.uses, environment.cost, memory)
         self._idle.add(environment.id, used, now)
         return [Freeze(environment.id), *self._evict()]
@@ -255,20 +317,33 @@ class Pool:
     def _fail(self, environment: _Environment, again: bool, now: float) -> list[Instruction]:
         assert environment.use is not _Use.IDLE
         gone = self._forget(environment)
+        if environment.use is _Use.AHEAD:
+            self._provisioned.failed(environment.key, now)
+            return [gone, *self._replace(environment, now)]
         if again:  # it was accepted once: neither the limit nor a drain takes that back
             start = self._start(environment.request_id, environment.function_name, environment.key, now)
             self._environments[start.environment_id].retired = environment.retired
-            return [gone, start]
+            return [gone, start, *self._replace(environment, now)]
         self._concurrency.give_back(environment.function_name, environment.key)
-        return [gone]
+        return [gone, *self._replace(environment, now)]
 
-    def _bury(self, environment_id: int) -> list[Instruction]:
-        environment = self._environments[environment_id]
+    def _replace(self, environment: _Environment, now: float) -> list[Instruction]:
+        """What a change of this one means for those that are made ahead."""
+        return self._provide(environment.function_name, now) if environment.provisioned else []
+
+    def _bury(self, environment: _Environment, now: float) -> list[Instruction]:
         environment.dead = True
-        if environment.use is not _Use.IDLE:  # its invocation is about to be told
+        if environment.use is not _Use.IDLE:  # what it is in use for is about to be told
             return []
-        self._idle.remove(environment_id)
-        return [self._forget(environment)]
+        gone = self._end_idle(environment)
+        if environment.provisioned and not environment.uses:
+            self._provisioned.failed(environment.key, now)
+        return [gone, *self._replace(environment, now)]
+
+    def _end_idle(self, environment: _Environment) -> Destroy:
+        if not environment.provisioned:
+            self._idle.remove(environment.id)
+        return self._forget(environment)
 
     def _retire(self, environment_ids: list[int]) -> list[Instruction]:
         gone: list[Instruction] = []
@@ -276,13 +351,14 @@ class Pool:
             environment = self._environments[environment_id]
             environment.retired = True
             if environment.use is _Use.IDLE:
-                self._idle.remove(environment_id)
-                gone.append(self._forget(environment))
+                gone.append(self._end_idle(environment))
         return gone
 
     def _forget(self, environment: _Environment) -> Destroy:
         del self._environments[environment.id]
         self._memory -= environment.memory
+        if environment.provisioned:
+            self._provisioned.gone(environment.key, environment.id)
         same = self._of_version[environment.key]
         same.discard(environment.id)
         if not same:

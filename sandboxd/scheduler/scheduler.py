@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
 from sandboxd.config import Config
@@ -19,16 +20,24 @@ from sandboxd.environment.logs import Logs
 from sandboxd.environment.sandbox import Builder, DoorHandler, EnvironmentEnded, Ground
 from sandboxd.errors import ApiError, StepFailed
 from sandboxd.http import Budget
+from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.privsep.client import BuilderGone
 from sandboxd.privsep.messages import Exited
 from sandboxd.scheduler import pool
 from sandboxd.scheduler.concurrency import Reason
 from sandboxd.scheduler.keep_alive import POLICIES
-from sandboxd.scheduler.pool import Assign, Destroy, Freeze, Pool, Reject, Start
+from sandboxd.scheduler.pool import Assign, Destroy, Freeze, Pool, Prepare, Reject, Start
+from sandboxd.scheduler.provisioned import Standing
 
 BUDGET_BYTES = 256 * 1024 * 1024
 _STOPPED = "The service stopped before the invocation ended."
+# Of an init phase ahead, or the function's timeout where that is longer:
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+_AHEAD_SECONDS = 130
+_SOONER = (pool.EnvironmentDied, pool.EnvironmentFailed, pool.EnvironmentReady)  # may make the next tick come sooner
+
+_log = logging.getLogger("sandboxd.scheduler")
 
 
 class Scheduler:
@@ -55,8 +64,9 @@ class Scheduler:
         )
         self._environments: dict[int, Environment] = {}
         self._warmed: set[bytes] = set()
+        self._wanted: dict[str, FunctionVersion] = {}  # ahead of invocations, by key
         self._carried: set[asyncio.Task[InvocationResult]] = set()
-        self._endings: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def invoke(self, invocation: Invocation) -> InvocationResult:
@@ -92,12 +102,12 @@ class Scheduler:
     async def _start(self, environment_id: int, invocation: Invocation) -> Environment:
         """A new environment that is ready for its invocation, or has its failure ready for it."""
         try:
-            environment = self._make(environment_id, invocation)
+            environment = self._make(environment_id, invocation.function)
             try:
                 await environment.start(self._config.limits.init_seconds)
             except InitFailed:
                 environment_id = self._replace(environment_id)
-                environment = self._make(environment_id, invocation)
+                environment = self._make(environment_id, invocation.function)
                 await environment.start(invocation.function.timeout, phase="invoke")
         except BaseException as error:
             self._tell(pool.EnvironmentFailed(environment_id))
@@ -105,11 +115,22 @@ class Scheduler:
         self._tell(pool.EnvironmentReady(environment_id))
         return environment
 
-    def _make(self, environment_id: int, invocation: Invocation) -> Environment:
-        function = invocation.function
+    async def _prepare(self, environment_id: int, function: FunctionVersion) -> None:
+        """A new environment that is initialised ahead of any invocation."""
+        try:
+            environment = self._make(environment_id, function, ahead=True)
+            await environment.start(max(_AHEAD_SECONDS, function.timeout))
+        except Exception as error:
+            if not isinstance(error, InitFailed | EnvironmentEnded):  # the function's own log tells the one
+                _log.error("no environment of %s ahead: %s", function.key, error)
+            self._tell(pool.EnvironmentFailed(environment_id))
+        else:
+            self._tell(pool.EnvironmentReady(environment_id, environment.memory))
+
+    def _make(self, environment_id: int, function: FunctionVersion, ahead: bool = False) -> Environment:
         digest = self._image_digest(function.runtime)
         self._warm(digest)
-        environment = Environment(environment_id, function, digest, self._ground, self._on_lost)
+        environment = Environment(environment_id, function, digest, self._ground, self._on_lost, ahead)
         self._environments[environment_id] = environment
         return environment
 
@@ -151,19 +172,23 @@ class Scheduler:
                     environment = self._environments.pop(environment_id, None)
                     if environment is not None:  # there is none where making it failed
                         self._keep(environment.destroy())
+                case Prepare(environment_id, key):
+                    self._keep(self._prepare(environment_id, self._wanted[key]))
                 case _:
                     placement = instruction
-        if self._timer is None:
+        if self._timer is None or isinstance(event, _SOONER):
             self._set_timer()
         return placement
 
-    def _keep(self, ending: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(ending)
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _set_timer(self) -> None:
         # A timer that comes too early costs one look; setting it anew with every invocation would cost more.
+        if self._timer is not None:
+            self._timer.cancel()
         at = self._pool.next_tick()
         self._timer = self._loop.call_at(at, self._on_tick) if at is not None else None
 
@@ -184,9 +209,19 @@ class Scheduler:
         """A version was replaced or deleted: its environments end, those in use after their invocation."""
         self._tell(pool.VersionRetired(key))
 
-    def allot(self, function_name: str, reserved: int | None) -> None:
-        """A function has this many invocations at one time for itself, and no more; None: it shares what is left."""
-        self._tell(pool.Allotted(function_name, reserved))
+    def allot(self, function_name: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
+        """A function has this many invocations at one time for itself, and no more; None: it shares what is left.
+
+        So many environments of its versions are made ahead and kept.
+        """
+        others = {key: version for key, version in self._wanted.items() if version.name != function_name}
+        self._wanted = others | {version.key: version for version in provisioned}
+        counts = {version.key: count for version, count in provisioned.items()}
+        self._tell(pool.Allotted(function_name, reserved, counts))
+
+    def standing(self, key: str) -> Standing:
+        """How far the environments of a version that are made ahead are."""
+        return self._pool.standing(key)
 
     def environments(self) -> list[dict[str, Any]]:
         """What people are shown of every environment."""
@@ -198,9 +233,10 @@ class Scheduler:
         while self._carried and self._loop.time() < deadline:
             await asyncio.wait(self._carried, timeout=deadline - self._loop.time())
         self._tell(pool.DrainStarted())
+        await asyncio.sleep(0)  # what was to begin has begun
         for environment in self._environments.values():
             self._keep(environment.destroy())
-        while pending := self._carried | self._endings:
+        while pending := self._carried | self._background:
             await asyncio.wait(pending)
         if self._timer is not None:
             self._timer.cancel()

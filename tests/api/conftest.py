@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import zipfile
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from sandboxd.api.server import Api
 from sandboxd.config import Config
 from sandboxd.errors import ApiError
 from sandboxd.events.mode import EventMode
+from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
+from sandboxd.scheduler.provisioned import Standing
 from sandboxd.store.keys import AccessKey
 from sandboxd.store.store import Store
 from tests.store.unpacker import InProcessUnpacker
@@ -55,6 +57,8 @@ class EchoScheduler:
         self.invocations: list[Invocation] = []
         self.retired: list[str] = []  # name and version
         self.reserved: dict[str, int] = {}
+        self.provisioned: dict[str, dict[str, int]] = {}  # by function and number of the version
+        self.standings: dict[str, Standing] = {}  # by number of the version
         self.rows: list[dict[str, Any]] = []
         self.raises: ApiError | None = None
         self.function_error: str | None = None
@@ -70,10 +74,16 @@ class EchoScheduler:
     def retire(self, key: str) -> None:
         self.retired.append(key.rpartition(":")[0])
 
-    def allot(self, function_name: str, reserved: int | None) -> None:
+    def allot(self, function_name: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
         self.reserved.pop(function_name, None)
         if reserved is not None:
             self.reserved[function_name] = reserved
+        self.provisioned.pop(function_name, None)
+        if provisioned:
+            self.provisioned[function_name] = {version.version: count for version, count in provisioned.items()}
+
+    def standing(self, key: str) -> Standing:
+        return self.standings.get(key.split(":")[1], Standing())
 
     def environments(self) -> list[dict[str, Any]]:
         return self.rows

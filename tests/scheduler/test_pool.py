@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from sandboxd.scheduler.concurrency import Reason
 from sandboxd.scheduler.keep_alive import POLICIES, GreedyDual, IdleEnvironments, OldestFirst, Used
 from sandboxd.scheduler.pool import (
+    Allotted,
     Assign,
     Destroy,
     DrainStarted,
@@ -20,15 +23,17 @@ from sandboxd.scheduler.pool import (
     EnvironmentReady,
     Event,
     Freeze,
-    VersionRetired,
     Instruction,
     InvocationArrived,
     InvocationFinished,
     Pool,
+    Prepare,
     Reject,
     Start,
     Tick,
+    VersionRetired,
 )
+from sandboxd.scheduler.provisioned import AT_A_TIME
 
 
 def make(concurrency: int, keep_alive: float, memory: int = 1 << 40) -> Pool:
@@ -239,11 +244,26 @@ def test_greedy_dual_is_what_its_paper_says(steps: list[tuple[str, int, int, str
         assert len(idle) == len(worth)
 
 
-FUNCTIONS = ("f", "g")
-KEYS = {"f": ("f:1", "f:2"), "g": ("g:1",)}
-LIMIT = 4
+FUNCTIONS = ("f", "g", "h")
+KEYS = {"f": ("f:1", "f:2"), "g": ("g:1",), "h": ("h:1",)}
+LIMIT = 6
 KEEP_ALIVE = 10.0
 MEMORY = 1000
+
+
+@dataclass
+class Share:
+    """What a function has of the limit, as a book that knows nothing of counters."""
+
+    reserved: int | None = None
+    provisioned: dict[str, int] = field(default_factory=dict)
+
+    def apart(self) -> int:
+        return sum(self.provisioned.values()) if self.reserved is None else self.reserved
+
+    def on_demand(self, running: Counter[str]) -> int:
+        """Of what runs, by key, whatever is beyond what its version has."""
+        return sum(max(0, number - self.provisioned.get(key, 0)) for key, number in running.items())
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -263,6 +283,15 @@ class PoolMachine(RuleBasedStateMachine):
         self.doomed: set[int] = set()
         self.retired: set[int] = set()
         self.open: dict[str, str] = {}  # accepted invocation -> key
+        self.shares = {name: Share() for name in FUNCTIONS}
+        self.wanted: Counter[str] = Counter()  # environments ahead, by key
+        self.provisioned: set[int] = set()  # environments that were made ahead
+        self.ahead: set[int] = set()  # of these, those that are not initialised yet
+        self.standby: set[int] = set()  # of these, those in which nothing runs
+        self.of_use: set[int] = set()
+        self.dead: set[int] = set()
+        self.failures: Counter[str] = Counter()
+        self.due: dict[str, float] = {}
 
     def feed(self, event: Event) -> list[Instruction]:
         instructions = self.pool.handle(event, self.now)
@@ -272,10 +301,7 @@ class PoolMachine(RuleBasedStateMachine):
                     assert self.key[environment_id] == self.open[request_id]
                     assert environment_id not in self.doomed
                     assert environment_id not in self.serving
-                    since = self.idle_since.pop(environment_id)
-                    assert since == max(
-                        [since, *(s for e, s in self.idle_since.items() if self.key[e] == self.key[environment_id])]
-                    )
+                    self.leave_idle(environment_id)
                     self.serving[environment_id] = request_id
                 case Start(request_id, environment_id):
                     assert environment_id not in self.key
@@ -283,38 +309,107 @@ class PoolMachine(RuleBasedStateMachine):
                     self.key[environment_id] = self.open[request_id]
                     self.serving[environment_id] = request_id
                     self.starting.add(environment_id)
+                case Prepare(environment_id, key):
+                    assert environment_id > max(self.key, default=0)
+                    assert not self.draining
+                    self.key[environment_id] = key
+                    self.provisioned.add(environment_id)
+                    self.ahead.add(environment_id)
+                    assert self.made(key) <= self.wanted[key]
+                    assert self.due.get(key, 0.0) <= self.now
                 case Freeze(environment_id):
                     assert environment_id not in self.doomed
                     assert environment_id not in self.serving
-                    self.idle_since[environment_id] = self.now
+                    if environment_id in self.provisioned:
+                        self.standby.add(environment_id)
+                    else:
+                        self.idle_since[environment_id] = self.now
                 case Destroy(environment_id):
                     assert environment_id not in self.serving
                     del self.key[environment_id]
                     self.idle_since.pop(environment_id, None)
                     self.memory.pop(environment_id, None)
-                    self.doomed.discard(environment_id)
-                    self.retired.discard(environment_id)
+                    for ids in (self.doomed, self.retired, self.provisioned, self.ahead, self.standby):
+                        ids.discard(environment_id)
                 case Reject():
                     pass
         return instructions
+
+    def leave_idle(self, environment_id: int) -> None:
+        """What was made ahead serves first; else whatever was used last."""
+        key = self.key[environment_id]
+        if any(self.key[e] == key for e in self.standby):
+            self.standby.remove(environment_id)
+            return
+        since = self.idle_since.pop(environment_id)
+        assert since == max([since, *(s for e, s in self.idle_since.items() if self.key[e] == key)])
+
+    def made(self, key: str) -> int:
+        """Environments ahead of a version, be they initialised or not."""
+        return sum(self.key[e] == key for e in self.provisioned)
+
+    def initialised(self, key: str) -> int:
+        return sum(self.key[e] == key for e in self.provisioned - self.ahead)
+
+    def fails(self, key: str) -> None:
+        """One of this version was of no use."""
+        self.due[key] = self.now + min(2.0 ** self.failures[key], 60)
+        self.failures[key] += 1
+
+    def running(self, function: str) -> Counter[str]:
+        return Counter(key for key in self.open.values() if key in KEYS[function])
+
+    def common(self) -> int:
+        """Runs at the expense of what all share."""
+        return sum(s.on_demand(self.running(f)) for f, s in self.shares.items() if s.reserved is None)
+
+    def apart(self) -> int:
+        return sum(share.apart() for share in self.shares.values())
+
+    def refusal(self, function: str, key: str) -> Reason | None:
+        share, running = self.shares[function], self.running(function)
+        own = running[key] < share.provisioned.get(key, 0)
+        if share.reserved is not None:
+            left = share.reserved - sum(share.provisioned.values()) - share.on_demand(running)
+            if running.total() >= share.reserved or not (own or left > 0):
+                return Reason.RESERVED
+        elif not own and self.common() + self.apart() >= LIMIT:
+            return Reason.CONCURRENCY
+        return Reason.CONCURRENCY if len(self.open) >= LIMIT else None
+
+    def someone_is_over(self) -> bool:
+        """Numbers have changed under what runs."""
+        reserved = ((f, s, s.reserved) for f, s in self.shares.items() if s.reserved is not None)
+        return self.common() + self.apart() > LIMIT or any(
+            share.on_demand(self.running(function)) > most - sum(share.provisioned.values())
+            for function, share, most in reserved
+        )
 
     @rule(function=st.sampled_from(FUNCTIONS), data=st.data())
     def invocation_arrives(self, function: str, data: st.DataObject) -> None:
         self.count += 1
         request_id, key = f"i{self.count}", data.draw(st.sampled_from(KEYS[function]))
-        full = len(self.open) >= LIMIT
-        idle = any(self.key[e] == key for e in self.idle_since)
+        share, refusal = self.shares[function], self.refusal(function, key)
+        own = self.running(function)[key] < share.provisioned.get(key, 0)
+        idle = any(self.key[e] == key for e in [*self.idle_since, *self.standby])
         self.open[request_id] = key
         [instruction] = self.feed(InvocationArrived(request_id, function, key))
         assert instruction.request_id == request_id  # type: ignore[union-attr]
         if self.draining:
-            assert instruction == Reject(request_id, Reason.DRAINING)
-        elif full:
-            assert instruction == Reject(request_id, Reason.CONCURRENCY)
+            refusal = Reason.DRAINING
+        if refusal is not None:
+            assert instruction == Reject(request_id, refusal)
+            del self.open[request_id]
         else:
             assert isinstance(instruction, Assign if idle else Start)
-        if isinstance(instruction, Reject):
-            del self.open[request_id]
+        if self.draining:
+            return
+        running = self.running(function)
+        if refusal is None:  # what is let in exceeds nothing
+            assert share.reserved is None or running.total() <= share.reserved
+            assert own or share.reserved is not None or self.common() + self.apart() <= LIMIT
+        elif own or (share.reserved is not None and running.total() < share.reserved - sum(share.provisioned.values())):
+            assert self.someone_is_over()  # else nobody is refused what is his own
 
     @precondition(lambda self: self.starting)
     @rule(data=st.data())
@@ -322,6 +417,27 @@ class PoolMachine(RuleBasedStateMachine):
         environment_id = data.draw(st.sampled_from(sorted(self.starting)))
         self.starting.remove(environment_id)
         assert self.feed(EnvironmentReady(environment_id)) == []
+
+    @precondition(lambda self: self.ahead)
+    @rule(data=st.data(), memory=st.integers(0, MEMORY))
+    def environment_ahead_is_ready(self, data: st.DataObject, memory: int) -> None:
+        environment_id = data.draw(st.sampled_from(sorted(self.ahead)))
+        key, doomed = self.key[environment_id], environment_id in self.doomed
+        if environment_id in self.dead:
+            self.fails(key)
+        self.ahead.remove(environment_id)
+        if not doomed:
+            self.memory[environment_id] = memory
+        first, *_ = self.feed(EnvironmentReady(environment_id, memory))
+        assert first == (Destroy if doomed else Freeze)(environment_id)
+
+    @precondition(lambda self: self.ahead)
+    @rule(data=st.data())
+    def environment_ahead_fails(self, data: st.DataObject) -> None:
+        environment_id = data.draw(st.sampled_from(sorted(self.ahead)))
+        self.fails(self.key[environment_id])
+        first, *_ = self.feed(EnvironmentFailed(environment_id))
+        assert first == Destroy(environment_id)
 
     @precondition(lambda self: self.serving)
     @rule(data=st.data(), again=st.booleans())
@@ -332,12 +448,15 @@ class PoolMachine(RuleBasedStateMachine):
         if not again:
             del self.open[request_id]
         retired = environment_id in self.retired
-        instructions = self.feed(EnvironmentFailed(environment_id, again))
-        if again and retired:
-            new = max(self.key)
-            self.doomed.add(new)
-            self.retired.add(new)
-        assert [type(i) for i in instructions] == ([Destroy, Start] if again else [Destroy])
+        first, *rest = self.feed(EnvironmentFailed(environment_id, again))
+        assert first == Destroy(environment_id)
+        if again:
+            start, *rest = rest
+            assert isinstance(start, Start)
+            if retired:
+                self.doomed.add(start.environment_id)
+                self.retired.add(start.environment_id)
+        assert all(isinstance(instruction, Prepare) for instruction in rest)
 
     @precondition(lambda self: self.serving.keys() - self.starting)
     @rule(data=st.data(), lives=st.booleans(), memory=st.integers(0, MEMORY + 1))
@@ -346,9 +465,17 @@ class PoolMachine(RuleBasedStateMachine):
         del self.open[self.serving.pop(environment_id)]
         finished = InvocationFinished(environment_id, lives, memory)
         if not lives or environment_id in self.doomed:
-            assert self.feed(finished) == [Destroy(environment_id)]
+            first, *rest = self.feed(finished)
+            assert first == Destroy(environment_id)
+            assert all(isinstance(instruction, Prepare) for instruction in rest)
             return
         self.memory[environment_id] = memory
+        if environment_id in self.provisioned:
+            self.of_use.add(environment_id)
+            self.failures[self.key[environment_id]] = 0
+            first, *_ = self.feed(finished)
+            assert first == Freeze(environment_id)
+            return
         total, victims = sum(self.memory.values()), []
         for victim in [*self.idle_since, environment_id]:
             if total > MEMORY:
@@ -360,34 +487,65 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def environment_dies(self, data: st.DataObject) -> None:
         environment_id = data.draw(st.sampled_from(sorted(self.key)))
-        if environment_id in self.serving:
+        if environment_id in self.serving or environment_id in self.ahead:
             self.doomed.add(environment_id)
+            self.dead.add(environment_id)
             assert self.feed(EnvironmentDied(environment_id)) == []
-        else:
-            assert self.feed(EnvironmentDied(environment_id)) == [Destroy(environment_id)]
+            return
+        if environment_id in self.standby and environment_id not in self.of_use:
+            self.fails(self.key[environment_id])
+        first, *rest = self.feed(EnvironmentDied(environment_id))
+        assert first == Destroy(environment_id)
+        assert all(isinstance(instruction, Prepare) for instruction in rest)
 
     @rule(retired=st.sampled_from([key for keys in KEYS.values() for key in keys]))
     def version_is_retired(self, retired: str) -> None:
         mine = {e for e, key in self.key.items() if key == retired}
-        self.doomed |= mine & self.serving.keys()
-        self.retired |= mine & self.serving.keys()
-        gone = self.feed(VersionRetired(retired))
-        assert {i.environment_id for i in gone} == mine - self.serving.keys()  # type: ignore[union-attr]
+        in_use = mine & (self.serving.keys() | self.ahead)
+        self.doomed |= in_use
+        self.retired |= in_use
+        del self.wanted[retired]
+        many = {key for key in KEYS[retired[0]] if self.initialised(key) > self.wanted[key]}
+        surplus = {e for e in self.standby if self.key[e] in many}
+        gone = {i.environment_id for i in self.feed(VersionRetired(retired))}  # type: ignore[union-attr]
+        assert mine - in_use <= gone <= (mine - in_use) | surplus
+
+    @rule(function=st.sampled_from(FUNCTIONS), data=st.data())
+    def function_is_allotted(self, function: str, data: st.DataObject) -> None:
+        others = self.apart() - self.shares[function].apart()
+        most = LIMIT - 1 - others
+        reserved = data.draw(st.none() | st.integers(0, most))
+        provisioned, left = {}, most if reserved is None else reserved
+        for key in KEYS[function]:
+            number = data.draw(st.integers(0, left))
+            left -= number
+            if number:
+                provisioned[key] = number
+        self.shares[function] = Share(reserved, provisioned)
+        if not self.draining:
+            for key in KEYS[function]:
+                self.wanted[key] = provisioned.get(key, 0)
+                self.failures[key] = 0
+                self.due.pop(key, None)
+        for instruction in self.feed(Allotted(function, reserved, provisioned)):
+            assert isinstance(instruction, Prepare | Destroy)
 
     @rule(seconds=st.floats(0, 2 * KEEP_ALIVE))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         expired = {e for e, since in self.idle_since.items() if since + KEEP_ALIVE <= self.now}
-        gone = self.feed(Tick())
+        gone = [i for i in self.feed(Tick()) if not isinstance(i, Prepare)]
         assert {i.environment_id for i in gone} == expired  # type: ignore[union-attr]
 
     @precondition(lambda self: not self.draining and self.count > 20)
     @rule()
     def drain_starts(self) -> None:
         self.draining = True
-        self.doomed |= self.serving.keys()
-        self.retired |= self.serving.keys()
-        idle = set(self.idle_since)
+        self.wanted.clear()
+        in_use = self.serving.keys() | self.ahead
+        self.doomed |= in_use
+        self.retired |= in_use
+        idle = self.idle_since.keys() | self.standby
         assert {i.environment_id for i in self.feed(DrainStarted())} == idle  # type: ignore[union-attr]
 
     @invariant()
@@ -395,11 +553,28 @@ class PoolMachine(RuleBasedStateMachine):
         assert len(set(self.serving.values())) == len(self.serving)
         assert set(self.serving.values()) == set(self.open)  # nothing accepted is forgotten
         assert len(self.open) == self.pool.in_flight <= LIMIT
-        assert self.key.keys() == self.serving.keys() | self.idle_since.keys()  # no environment is forgotten
+        homes = (self.serving.keys(), self.idle_since.keys(), self.ahead, self.standby)
+        assert sorted(self.key) == sorted(e for home in homes for e in home)  # none is forgotten or at two places
         assert self.pool.memory == sum(self.memory.values())
-        due = min((since + KEEP_ALIVE for since in self.idle_since.values()), default=None)
-        assert self.pool.next_tick() == due
+        times = [since + KEEP_ALIVE for since in self.idle_since.values()]
+        if len(self.ahead) < AT_A_TIME:
+            times += [self.due[key] for key in self.wanted if self.made(key) < self.wanted[key]]
+        assert self.pool.next_tick() == min(times, default=None)
+
+    @invariant()
+    def what_is_wanted_ahead_is_there(self) -> None:
+        for function, keys in KEYS.items():
+            for key in keys:
+                waits = self.due.get(key, 0.0) > self.now or len(self.ahead) == AT_A_TIME
+                assert self.made(key) >= self.wanted[key] or waits
+                standing = self.pool.standing(key)
+                assert standing.allocated == self.initialised(key)
+                assert standing.available == sum(self.key[e] == key for e in self.standby)
+            complete = all(self.initialised(key) >= self.wanted[key] for key in keys)
+            for key in keys:
+                if complete and any(self.key[e] == key for e in self.standby):
+                    assert self.initialised(key) <= self.wanted[key], function
 
 
 TestPoolMachine = PoolMachine.TestCase
-TestPoolMachine.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestPoolMachine.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
