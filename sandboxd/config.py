@@ -49,6 +49,7 @@ class Config:
     event_concurrency: int = 16  # events of one function that run at one time
     event_queue: int = 1024  # MB of events that wait before the oldest go
     destinations: Mapping[str, Destination] = field(default_factory=dict)  # by ARN
+    runtimes: Mapping[str, str] = field(default_factory=dict)  # whose image serves a runtime, where it is another's
     limits_profile: str = "classic"
     limits: Limits = field(default_factory=Limits)
     source: str = "built-in defaults"
@@ -194,6 +195,9 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
 }
 _DESTINATIONS = "destinations."
 _DESTINATION_ARN = re.compile(r"arn:aws[a-z0-9-]*:(sqs|sns|s3|events):[a-z0-9-]*:(\d{12})?:[!-~]{1,256}")
+_RUNTIMES = "runtimes."
+_RUNTIME = r"[a-z][a-z0-9.]{0,31}"
+_runtime = _matching(_RUNTIME, 'the name of a runtime, such as "python3.13"')
 _KEYS |= {f"limits.{f.name}": (f"limits.{f.name}", _positive) for f in fields(Limits)}
 
 
@@ -234,23 +238,28 @@ def _build(settings: Mapping[str, tuple[str, Any]], source: str) -> Config:
     values: dict[str, Any] = {}
     limits: dict[str, int] = {}
     destinations: dict[str, Destination] = {}
+    runtimes: dict[str, str] = {}
     for key, (origin, value) in settings.items():
         if key.startswith(_DESTINATIONS):
             destinations[key.removeprefix(_DESTINATIONS)] = _destination(origin, key, value)
             continue
-        if key not in _KEYS:
+        served = key.removeprefix(_RUNTIMES) if key.startswith(_RUNTIMES) else ""
+        if key not in _KEYS and not re.fullmatch(_RUNTIME, served):
             raise ConfigError(origin, key, value, "one of the keys " + ", ".join(_KEYS))
-        name, convert = _KEYS[key]
+        name, convert = _KEYS.get(key, ("runtimes", _runtime))
         try:
             converted = convert(value)
         except ValueError as error:
             raise ConfigError(origin, key, value, str(error)) from None
-        if name.startswith("limits."):
+        if served:
+            runtimes[served] = converted
+        elif name.startswith("limits."):
             limits[name.removeprefix("limits.")] = converted
         else:
             values[name] = converted
     profile = PROFILES[values.get("limits_profile", "classic")]
-    config = Config(**values, destinations=destinations, limits=replace(profile, **limits), source=source)
+    values |= {"destinations": destinations, "runtimes": runtimes, "limits": replace(profile, **limits)}
+    config = Config(**values, source=source)
     if config.api_auth == "none" and not ip_address(config.api_listen[0]).is_loopback:
         origin = settings["api.auth"][0]
         raise ConfigError(

@@ -147,13 +147,15 @@ async def _serve(config: Config, given: Inheritance) -> None:
     def image_digest(runtime: str) -> bytes:
         digest = store.images.digest(runtime)
         if digest is None:  # removed since the function was made
-            text = f"There is no image of {runtime}: sandboxd image build {runtime}"
+            text = f"There is no image of {runtime}: sandboxd image build {store.images.serving(runtime)}"
             raise ApiError("ServiceException", text, 500, fault="Service")
         return bytes.fromhex(digest)
 
     scheduler = Scheduler(
         config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request), budget
     )
+    for runtime, other in config.runtimes.items():
+        log.info("%s is served by the image of %s", runtime, other)
     scheduler.warm({version.runtime for version in store.functions.all()})
     events = EventMode(config, store)
     api = Api(config, store, scheduler, events, logs)

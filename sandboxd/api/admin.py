@@ -97,6 +97,7 @@ class AdminApi:
                 "Functions": len(self._store.functions),
                 "Events": self._events.report(),
                 "Images": self._images(),
+                "Runtimes": dict(self._store.images.runtimes),
                 "StartedAt": self._started,
             },
         )

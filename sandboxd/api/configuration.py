@@ -15,6 +15,7 @@ from typing import Any
 
 from sandboxd.api.destinations import check_dead_letter_queue
 from sandboxd.api.errors import invalid_parameter, not_offered_member
+from sandboxd.api.kept_members import check_snapstart, described, kept
 from sandboxd.api.revisions import Revisions
 from sandboxd.api.runtimes import ARCHITECTURE, check_architectures, check_runtime
 from sandboxd.model.function import FunctionVersion
@@ -55,13 +56,10 @@ _STANDING: dict[str, tuple[Any, ...]] = {
     "FileSystemConfigs": ([],),
     "ImageConfig": ({},),
     "KMSKeyArn": ("",),
-    "LoggingConfig": ({}, {"LogFormat": "Text"}),
     "PackageType": ("Zip",),
     "PublishTo": (),
     "RuntimeConfig": (),
-    "SnapStart": ({}, {"ApplyOn": "None"}),
     "TenancyConfig": (),
-    "TracingConfig": ({}, {"Mode": "PassThrough"}),
     "VpcConfig": ({}, {"SubnetIds": [], "SecurityGroupIds": []}),
 }
 
@@ -110,9 +108,10 @@ class Configurations:
             changes["variables"] = tuple(members["Environment"].get("Variables", {}).items())
         if "EphemeralStorage" in members:
             changes["ephemeral_storage"] = members["EphemeralStorage"]["Size"]
-        if "DeadLetterConfig" in members:
-            changes["settings"] = _with_queue(version, members["DeadLetterConfig"])
-        return replace(version, **changes, revision_id=new_revision(), last_modified=now_text())
+        changes["settings"] = kept(version, members)
+        merged = replace(version, **changes, revision_id=new_revision(), last_modified=now_text())
+        check_snapstart(merged)
+        return merged
 
     def initial(self, name: str, arn: str, members: Mapping[str, Any]) -> FunctionVersion:
         """The first version of a function, still without code, with AWS's defaults for what the request leaves out."""
@@ -153,19 +152,16 @@ class Configurations:
             "LastModified": version.last_modified,
             "CodeSha256": base64.b64encode(bytes.fromhex(version.code_digest)).decode(),
             "Version": version.version,
-            "TracingConfig": {"Mode": "PassThrough"},
             "RevisionId": self.revisions.of(version),
             "PackageType": "Zip",
             "Architectures": list(version.architectures),
             "EphemeralStorage": {"Size": version.ephemeral_storage},
-            "SnapStart": {"ApplyOn": "None", "OptimizationStatus": "Off"},
-            "LoggingConfig": {"LogFormat": "Text", "LogGroup": f"/aws/lambda/{version.name}"},
         }
+        answer |= described(version)
         if version.layers:
             answer["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code_size} for layer in version.layers]
         if version.variables is not None:
             answer["Environment"] = {"Variables": dict(version.variables)}
-        answer |= {name: json.loads(text) for name, text in version.settings}
         return answer if listed else answer | self._describe_state(version)
 
     def _describe_state(self, version: FunctionVersion) -> dict[str, Any]:
@@ -210,14 +206,6 @@ def new_revision() -> str:
 def now_text() -> str:
     """This moment in the form of AWS's LastModified."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "+0000"
-
-
-def _with_queue(version: FunctionVersion, config: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The version's settings with this DeadLetterConfig, or with none where it names no target."""
-    settings = {name: text for name, text in version.settings if name != "DeadLetterConfig"}
-    if config.get("TargetArn"):
-        settings["DeadLetterConfig"] = json.dumps(config)
-    return tuple(settings.items())
 
 
 def _check_variables(variables: Mapping[str, str], limit: int) -> None:

@@ -17,12 +17,44 @@ RUNTIMES = (
     "java11, dotnet6, nodejs18.x, provided.al2, java8.al2"
 )
 _KNOWN = frozenset(RUNTIMES.split(", "))
+# https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtimes.html#runtimes-deprecated
+_DEPRECATED = frozenset(
+    (
+        "dotnet5.0",
+        "dotnet7",
+        "dotnetcore1.0",
+        "dotnetcore2.0",
+        "dotnetcore2.1",
+        "dotnetcore3.1",
+        "go1.x",
+        "java8",
+        "nodejs",
+        "nodejs10.x",
+        "nodejs12.x",
+        "nodejs14.x",
+        "nodejs4.3",
+        "nodejs4.3-edge",
+        "nodejs6.10",
+        "nodejs8.10",
+        "provided",
+        "python2.7",
+        "python3.6",
+        "python3.7",
+        "ruby2.5",
+        "ruby2.7",
+    )
+)
 
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 
 def check_runtime(runtime: str, images: Images) -> None:
-    """Raise InvalidParameterValueException unless an image of the runtime is installed."""
+    """Raise InvalidParameterValueException unless an image serves the runtime; AWS takes no deprecated one."""
+    if runtime in _DEPRECATED:
+        raise invalid_parameter(
+            f"The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda functions. "
+            "We recommend you use a supported runtime while creating or updating functions."
+        )
     if runtime not in _KNOWN and images.digest(runtime) is None:
         raise invalid_parameter(
             f"Value {runtime} at 'runtime' failed to satisfy constraint: Member must satisfy enum value set: "
@@ -30,7 +62,8 @@ def check_runtime(runtime: str, images: Images) -> None:
         )
     if images.digest(runtime) is None:
         raise invalid_parameter(
-            f"The runtime {runtime} has no image on this server. Build it with: sandboxd image build {runtime}"
+            f"The runtime {runtime} has no image on this server. Build it with: sandboxd image build "
+            + images.serving(runtime)
         )
 
 

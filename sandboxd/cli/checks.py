@@ -217,6 +217,10 @@ def _images(config: Config) -> Iterator[Check]:
             built.append(f"{record['runtime']} ({record['bytes'] // MIB} MB)")
     found = ", ".join(built) or f"none in {config.images_dir}"
     yield _judge("images", bool(built), found, "sandboxd image build python3.13", bad="warn")
+    for runtime, other in config.runtimes.items():
+        served = f"{runtime} is served by the image of {other}"
+        there = (config.images_dir / f"{other}.json").exists()
+        yield _judge("runtimes", there, served, f"sandboxd image build {other}", bad="warn")
     keyring = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
     missing = [] if shutil.which("mmdebstrap", path=_SBIN) else ["mmdebstrap"]
     missing += [] if keyring.exists() else [keyring.stem]

@@ -181,11 +181,16 @@ def update(
 def get(context: Context, name: str) -> None:
     """Show the function NAME with its permissions."""
     document = api.get(context.client, name)
-    document["Policy"] = api.get_policy(context.client, document["Configuration"]["FunctionName"])
+    configuration = document["Configuration"]
+    document["Policy"] = api.get_policy(context.client, configuration["FunctionName"])
+    other = api.served_by(context.client, configuration["Runtime"])
+    if other:
+        document["ServedBy"] = other
+        configuration["Runtime"] += f" (served by the image of {other})" if context.output != "json" else ""
     if context.output == "json":
         show_json(document)
     else:
-        _show(document["Configuration"] | document["Policy"])
+        _show(configuration | document["Policy"])
 
 
 @function.command(name="list", epilog="Example: sandboxd function list --output json")

@@ -55,6 +55,12 @@ def get(client: Client, name: str) -> dict[str, Any]:
     return client.call("GetFunction", "GET", function_path(name))
 
 
+def served_by(client: Client, runtime: str) -> str | None:
+    """The runtime whose image serves a runtime, where it is another's."""
+    other = client.call("GetStatus", "GET", f"{ADMIN}/status").get("Runtimes", {}).get(runtime)
+    return None if other is None else str(other)
+
+
 def configuration(client: Client, name: str) -> dict[str, Any]:
     """GetFunctionConfiguration."""
     return client.call("GetFunctionConfiguration", "GET", function_path(name, "/configuration"))

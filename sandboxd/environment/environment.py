@@ -17,6 +17,7 @@ from typing import Any
 
 from sandboxd.environment import words
 from sandboxd.environment.lifecycle import Lifecycle, State
+from sandboxd.environment.platform_log import platform_log
 from sandboxd.environment.runtime_api import Answer, Event, InitError, RuntimeApi
 from sandboxd.environment.sandbox import EnvironmentEnded, Ground, Sandbox
 from sandboxd.environment.verdict import Ending, RuntimeExit, Timeout, Verdict, judge
@@ -79,6 +80,7 @@ class Environment:
         self._counted_since: float | None = None  # of the first invocation, where its time began before its event
         self._resting = False
         self._invocations = 0
+        self._log = platform_log(function)
 
     @property
     def state(self) -> State:
@@ -119,7 +121,7 @@ class Environment:
         raises: StepFailed, BuilderGone; EnvironmentEnded where it was ended meanwhile.
         """
         self._output.begin(keep_tail=True)
-        self._output.say(words.init_start(self.function.runtime, self._config.region, self._image_digest))
+        self._output.say(self._log.init_start(self.function.runtime, self._config.region, self._image_digest))
         await self._build()
         timer = self._loop.call_later(seconds, self._on_init_over)
         try:
@@ -138,13 +140,11 @@ class Environment:
     def _report_init(self, phase: str) -> None:
         took_ms = (time.monotonic() - self._booted_at) * 1000
         assert self._failure is not None
-        if isinstance(self._failure, Timeout):
-            line = words.init_report(took_ms, phase, "timeout")
-        else:
-            line = words.init_report(took_ms, phase, "error", judge(self._failure, "", 0).error_type)
-        self._output.say(line)
+        timed_out = isinstance(self._failure, Timeout)
+        status, error_type = ("timeout", "") if timed_out else ("error", judge(self._failure, "", 0).error_type)
+        self._output.say(self._log.init_report(took_ms, phase, status, error_type))
         if phase == "init":
-            raise InitFailed(line.strip())
+            raise InitFailed(words.init_report(took_ms, phase, status, error_type).strip())
 
     async def _build(self) -> None:
         self._go(State.STARTING)
@@ -208,7 +208,7 @@ class Environment:
         self._counted_since = self._init_seconds = None
         if self._failure is None:
             self._output.begin(invocation.tail)
-        self._output.say(words.start(invocation.request_id, self.function.version))
+        self._output.say(self._log.start(invocation.request_id, self.function.version))
         self._invocations += 1
         ending = self._failure or await self._deliver(invocation, began, now)
         return self._conclude(invocation, ending, began, init_seconds)
@@ -299,7 +299,7 @@ class Environment:
             self.function.memory_size if out_of_memory else min(used, self.function.memory_size),
             init_ms, verdict.status, verdict.error_type,
         )  # fmt: skip
-        self._output.say(verdict.line + report.lines())
+        self._output.say(self._log.report(report, verdict.line))
 
     # what the runtime does (runtime_api.Listener), and the builder's word that it ended
 

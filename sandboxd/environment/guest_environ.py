@@ -73,7 +73,7 @@ def variables(function: FunctionVersion, region: str, log_stream: str, ahead: bo
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
     }
     own = {key: value for key, value in function.variables or () if key not in RESERVED}
-    return _ORDINARY | door | own | reserved | _EVERYWHERE
+    return _ORDINARY | door | own | reserved | _logging(function) | _EVERYWHERE
 
 
 def of_stem() -> dict[str, str]:
@@ -83,7 +83,17 @@ def of_stem() -> dict[str, str]:
 
 def read_at_exec(function: FunctionVersion) -> bool:
     """Whether the function sets a variable that loader, interpreter or runtime client read as they start."""
-    return any(key.startswith(_AT_EXEC) for key, _ in function.variables or ())
+    own = any(key.startswith(_AT_EXEC) for key, _ in function.variables or ())
+    return own or function.logging.get("LogFormat") == "JSON"
+
+
+def _logging(function: FunctionVersion) -> dict[str, str]:
+    """What tells the runtime client in which form, and from which level on, to write what the function logs."""
+    logging = function.logging
+    found = {"AWS_LAMBDA_LOG_GROUP_NAME": logging["LogGroup"]} if "LogGroup" in logging else {}
+    if logging.get("LogFormat") == "JSON":
+        found |= {"AWS_LAMBDA_LOG_FORMAT": "JSON", "AWS_LAMBDA_LOG_LEVEL": logging["ApplicationLogLevel"]}
+    return found
 
 
 def log_stream_name(date: str, version: str) -> str:

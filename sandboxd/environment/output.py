@@ -62,7 +62,9 @@ class Output:
         return bytes(self._tail[-TAIL_BYTES:]) if self._tail is not None else b""
 
     def say(self, lines: str) -> None:
-        """Put lines of the service's own into the log, behind what the function has said so far."""
+        """Put lines of the service's own, if there are any, into the log, behind what the function has said so far."""
+        if not lines:
+            return
         self._tell_dropped()
         self._put(lines.encode() if self._at_line_start else b"\n" + lines.encode())
 

@@ -77,11 +77,17 @@ def response_too_large(limit: int) -> bytes:
     return json.dumps({"errorMessage": message, "errorType": RESPONSE_TOO_LARGE}, separators=(",", ":")).encode()
 
 
-def init_start(runtime: str, region: str, image_digest: bytes) -> str:
-    """The line before an init phase. The digest of the image stands where AWS has the runtime version's."""
-    arn = f"arn:aws:lambda:{region}::runtime:{image_digest.hex()}"
+def runtime_version(runtime: str, region: str, image_digest: bytes) -> tuple[str, str]:
+    """Name and ARN of a runtime's version. The digest of the image stands where AWS has the version's."""
     language = runtime.rstrip("0123456789.x")
-    return f"INIT_START Runtime Version: {language}:{runtime.removeprefix(language)}\tRuntime Version ARN: {arn}\n"
+    version = f"{language}:{runtime.removeprefix(language)}"
+    return version, f"arn:aws:lambda:{region}::runtime:{image_digest.hex()}"
+
+
+def init_start(runtime: str, region: str, image_digest: bytes) -> str:
+    """The line before an init phase."""
+    version, arn = runtime_version(runtime, region, image_digest)
+    return f"INIT_START Runtime Version: {version}\tRuntime Version ARN: {arn}\n"
 
 
 def init_report(duration_ms: float, phase: str, status: str, error_type: str = "") -> str:

@@ -6,6 +6,7 @@ Room: model.
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, field
 
 from sandboxd.model.egress import EgressRule, HostRule
@@ -64,6 +65,12 @@ class FunctionVersion:
     def packages(self) -> tuple[str, ...]:
         """The digests of everything that it is made from."""
         return (self.code_digest, *(layer.digest for layer in self.layers))
+
+    @property
+    def logging(self) -> dict[str, str]:
+        """LoggingConfig, as far as it is not what every function has."""
+        found: dict[str, str] = json.loads(dict(self.settings).get("LoggingConfig", "{}"))
+        return found
 
     @property
     def content(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,13 @@ class Image:
 
 
 class Images:
-    """What `images_dir` names. `refresh` reads it again."""
+    """What `images_dir` names. `refresh` reads it again.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    `runtimes` says of a runtime which other's image serves it.
+    """
+
+    def __init__(self, directory: Path, runtimes: Mapping[str, str]) -> None:
+        self._directory, self.runtimes = directory, runtimes
         self._images: dict[str, Image] = {}
         self.refresh()
 
@@ -44,9 +48,13 @@ class Images:
         images = [self._read(name) for name in names if _NAME.fullmatch(name)]
         self._images = {image.runtime: image for image in images if image is not None}
 
+    def serving(self, runtime: str) -> str:
+        """The runtime whose image serves a runtime: its own, or another."""
+        return self.runtimes.get(runtime, runtime)
+
     def digest(self, runtime: str) -> str | None:
-        """The digest of a runtime's image in hex, or None where there is none."""
-        image = self._images.get(runtime)
+        """The digest of the image that serves a runtime, in hex, or None where there is none."""
+        image = self._images.get(self.serving(runtime))
         return None if image is None else image.digest
 
     def all(self) -> list[Image]:

@@ -62,7 +62,7 @@ class Store:
             Keys(database),
             Principals(database, "user"),
             Principals(database, "role"),
-            Images(config.images_dir),
+            Images(config.images_dir, config.runtimes),
             EventQueue(config.service_dir / "events.db"),
         )
         await store._recover()

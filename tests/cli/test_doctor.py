@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,8 @@ from sandboxd.config import Config
 STATUSES = {"ok", "warn", "fail"}
 
 
-def configuration(directory: Path, port: int = 0) -> Config:
-    return Config(data_dir=directory, run_dir=directory, api_listen=("127.0.0.1", port))
+def configuration(directory: Path, port: int = 0, **settings: Any) -> Config:
+    return Config(data_dir=directory, run_dir=directory, api_listen=("127.0.0.1", port), **settings)
 
 
 def by_name(config: Config) -> dict[str, checks.Check]:
@@ -91,6 +92,11 @@ def test_images(tmp_path: Path) -> None:
     record = {"runtime": "python3.13", "digest": "0" * 64, "bytes": 75 << 20, "built": "", "recipe": ""}
     (tmp_path / "images" / "python3.13.json").write_text(json.dumps(record))
     assert by_name(configuration(tmp_path))["images"].found == "python3.13 (75 MB)"
+    assert "runtimes" not in by_name(configuration(tmp_path))
+    served = by_name(configuration(tmp_path, runtimes={"python3.12": "python3.13"}))["runtimes"]
+    assert (served.status, served.found) == ("ok", "python3.12 is served by the image of python3.13")
+    missing = by_name(configuration(tmp_path, runtimes={"python3.12": "python3.14"}))["runtimes"]
+    assert (missing.status, missing.advice) == ("warn", "sandboxd image build python3.14")
 
 
 def test_a_broken_check_hides_no_other(tmp_path: Path) -> None:
