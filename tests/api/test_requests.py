@@ -309,6 +309,9 @@ TARGETS = [
     ("POST", f"{FUNCTIONS}/hello/invocations"),
     ("PUT", "/sandboxd/v1/functions/hello/policy"),
     ("POST", "/sandboxd/v1/keys"),
+    ("POST", "/sandboxd/v1/users"),
+    ("PUT", "/sandboxd/v1/users/admin/policies"),
+    ("POST", f"{FUNCTIONS}/hello/policy"),
 ]
 
 

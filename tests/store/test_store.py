@@ -28,6 +28,7 @@ from sandboxd.model.egress import EgressRule, HostRule
 from sandboxd.model.function import FunctionVersion, Policy
 from sandboxd.store.database import DiskFull
 from sandboxd.store.functions import FunctionExists
+from sandboxd.store.schema import MIGRATIONS, migrate
 from sandboxd.store.store import Store
 from tests.store.unpacker import InProcessUnpacker
 
@@ -291,6 +292,23 @@ def test_a_database_of_a_newer_version(tmp_path: Path) -> None:
     connection.close()
     with pytest.raises(SandboxdError, match="schema 99"):
         run(opened(config))
+
+
+def test_keys_of_before_there_were_users_are_the_administrators(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    connection = sqlite3.connect(config.service_dir / "sandboxd.db", isolation_level=None)
+    migrate(connection, MIGRATIONS[:1])
+    connection.execute("INSERT INTO access_keys VALUES ('id', 's', 'd', '2026')")
+    connection.close()
+
+    async def work() -> None:
+        store = await opened(config)
+        assert [(key.id, key.user) for key in store.keys.all()] == [("id", "admin")]
+        (admin,) = store.users.all()
+        assert admin.name == "admin" and len(admin.policies()) == 1
+        store.close()
+
+    run(work())
 
 
 CREATE_UNTIL_KILLED = """

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sandboxd.model.iam.glob import Context, Wild, expand, matches
+from sandboxd.model.iam.glob import EVERYTHING, Context, Wild, expand, matches
 from sandboxd.model.iam.policy import Policy, Principals, Statement
 
 
@@ -99,11 +99,8 @@ def _covers(statement: Statement, request: Request) -> bool:
     return all(condition.holds(request.context, statement.allows) for condition in statement.conditions)
 
 
-_EVERYTHING: tuple[Wild, ...] = (("*", True),)
-
-
 def _resource(text: str, context: Context) -> tuple[Wild, ...] | None:
-    return _EVERYTHING if text == "*" else expand(text, context)
+    return EVERYTHING if text == "*" else expand(text, context)
 
 
 def _named(principals: Principals, principal: Principal) -> _Grant:

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping
 Context = Mapping[str, str | tuple[str, ...]]  # a request's condition keys, by name in lower case
 Wild = tuple[str, bool]  # a character, and whether it is the wildcard of that name
 
+EVERYTHING: tuple[Wild, ...] = (("*", True),)
+
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}")
 _NAME = re.compile(r"([a-zA-Z0-9:/_.+=@-]+)(?:, *'([^']*)')?")
 _ESCAPES = ("*", "?", "$")
@@ -52,7 +54,7 @@ def matches(pattern: tuple[Wild, ...], text: str, *, arn: bool = False) -> bool:
 
     In an ARN no wildcard passes a colon but a `*` that ends its segment.
     """
-    return _automaton(pattern, arn).accepts(text)
+    return pattern == EVERYTHING or _automaton(pattern, arn).accepts(text)
 
 
 class _Automaton:

@@ -6,6 +6,7 @@ Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_gram
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from dataclasses import dataclass
@@ -61,6 +62,7 @@ class Statement:
 Policy = tuple[Statement, ...]
 
 
+@functools.lru_cache(256)
 def parse_identity(text: str) -> Policy:
     """The policy of a user or a role. Raises MalformedPolicy."""
     if len(text) > IDENTITY_LIMIT:
@@ -68,6 +70,7 @@ def parse_identity(text: str) -> Policy:
     return _parse(text, with_principals=False)
 
 
+@functools.lru_cache(256)
 def parse_resource(text: str) -> Policy:
     """The policy of a resource. Raises MalformedPolicy."""
     if len(text.encode()) > RESOURCE_LIMIT:
