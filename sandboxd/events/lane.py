@@ -3,14 +3,15 @@
 Room: service. May: count, wait. May not: I/O.
 
 Each target has a lane of its own, so that one that is throttled, slow or far behind holds up nobody else. A refusal is
-the lane's: its events stay as they are on disk, in their order, and after a pause one of them tries again; what gets
-through widens the lane.
+the lane's: its events stay as they are on disk, in their order. It narrows to what did get through; after a pause, twice
+as long each time that nothing does, one more tries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import dataclass, field
 
 
@@ -21,27 +22,27 @@ class Lane:
     target: str
     widest: int
     pauses: tuple[float, ...]  # the first and the longest, in seconds
-    width: int = 0
+    width: int = 0  # how many got through at one time, as far as is known
     running: set[int] = field(default_factory=set)  # by the events' ids
-    refusals: int = 0  # in a row
-    closed_until: float = 0.0
+    refusals: int = 0  # since something got through
+    closed_until: float = 0.0  # before then no more than `width` try
+    _passes: int = 0
     _news: asyncio.Event = field(default_factory=asyncio.Event)
 
     def __post_init__(self) -> None:
         self.width = self.widest
 
-    @property
-    def room(self) -> int:
+    def room(self, now: float) -> int:
         """How many more may run."""
-        return max(0, self.width - len(self.running))
+        tries = self.refusals and now >= self.closed_until and len(self.running) < self.widest
+        return max(1 if tries else 0, self.width - len(self.running))
 
-    def refused(self, now: float) -> float:
-        """Nothing gets through: pause; seconds of the pause. What was refused at the same time is one refusal."""
-        if now >= self.closed_until:
+    def refused(self, now: float) -> None:
+        """One that runs, as far as this lane knows, did not get through."""
+        self.width, self._passes = len(self.running) - 1, 0
+        if now >= self.closed_until:  # what was refused at the same time is one refusal
             self.closed_until = now + self.pause(self.refusals)
             self.refusals += 1
-            self.width = 1
-        return self.closed_until - now
 
     def pause(self, failures: int) -> float:
         """Seconds to wait after so many failures before: twice as long each time."""
@@ -49,8 +50,10 @@ class Lane:
         return float(min(longest, first * 2 ** min(failures, 30)))
 
     def passed(self) -> None:
-        """Something got through."""
-        self.refusals, self.width = 0, min(self.widest, 2 * self.width)
+        """One got through; when all that may run did, one more may."""
+        self.refusals, self._passes = 0, self._passes + 1
+        if self._passes >= self.width:
+            self.width, self._passes = min(self.widest, self.width + 1), 0
 
     def wake(self) -> None:
         """Something changed: look again."""
@@ -65,8 +68,8 @@ class Lane:
         """Whether something changed since the last look."""
         return self._news.is_set()
 
-    async def wait(self, seconds: float | None) -> None:
+    async def wait(self, seconds: float) -> None:
         """Return when something changes, or after so many seconds."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(seconds if seconds < math.inf else None):
                 await self._news.wait()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -149,26 +150,25 @@ class EventMode:
         """Run a lane's events as they come due, until there are none."""
         while self._run is not None:
             lane.look()
-            seconds: float | None = None
-            room = self._room(lane)
-            if lane.closed_until > self._now():
-                seconds = lane.closed_until - self._now()
-            elif room:
+            room, next_look = self._room(lane), math.inf
+            if room:
                 events, following = await self._queue.due(lane.target, self._now(), room, frozenset(lane.running))
                 for event in events:
                     self._begin(lane, event)
-                if following is not None:
-                    seconds = max(0.0, following - self._now()) if self._room(lane) else None
-                elif not lane.running and not lane.woken:
+                if following is not None and self._room(lane):
+                    next_look = following
+                elif following is None and not lane.running and not lane.woken:
                     break
-            await lane.wait(seconds)
+            if lane.closed_until > self._now():
+                next_look = min(next_look, lane.closed_until)
+            await lane.wait(max(0.0, next_look - self._now()))
         del self._lanes[lane.target]
 
     def _room(self, lane: Lane) -> int:
         """How many more of a lane may run: one always, more while there is room for others too."""
-        together = _TOGETHER - self._running
-        if lane.room <= together or not lane.room:
-            return lane.room
+        together, room = _TOGETHER - self._running, lane.room(self._now())
+        if room <= together or not room:
+            return room
         self._crowded[lane.target] = lane
         return max(together, 0) or (0 if lane.running else 1)
 

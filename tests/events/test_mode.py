@@ -142,6 +142,31 @@ def test_throttled_events_stay_as_they_are_and_keep_their_order(world: World) ->
     asyncio.run(main())
 
 
+def test_what_gets_through_beside_throttles_is_not_paused(tmp_path: Path) -> None:
+    world = World(tmp_path, event_backoff=(60, 60))
+
+    async def main() -> None:
+        async with world.open("f"):
+            running = 0
+
+            async def two_at_a_time(_: Invocation) -> InvocationResult:
+                nonlocal running
+                if running == 2:
+                    raise THROTTLED
+                running += 1
+                await asyncio.sleep(0.01)
+                running -= 1
+                return OK
+
+            world.answer = two_at_a_time
+            for number in range(60):
+                await world.send("f", number)
+            await world.drained()
+            assert len(world.runs) > 60
+
+    asyncio.run(main())
+
+
 def test_what_the_system_fails_at_lets_the_next_go_first(world: World) -> None:
     async def main() -> None:
         async with world.open("f"):
