@@ -3,8 +3,8 @@
 Room: service. May: count, wait. May not: I/O.
 
 Each target has a lane of its own, so that one that is throttled, slow or far behind holds up nobody else. A refusal is
-the lane's: its events stay as they are on disk, in their order. It narrows to what did get through; after a pause, twice
-as long each time that nothing does, one more tries.
+the lane's: its events stay as they are on disk, in their order. It narrows to what did get through; one more tries
+after a pause, which doubles while nothing does.
 """
 
 from __future__ import annotations
