@@ -181,12 +181,19 @@ class Configurations:
         return answer
 
     def check_unzipped(self, version: FunctionVersion) -> None:
-        """Raise InvalidParameterValueException where code and layers together are too large."""
-        size, limit = version.unzipped_size + sum(layer.unzipped_size for layer in version.layers), self.limits
-        if size > limit.unzipped_bytes:
+        """Raise InvalidParameterValueException where code and layers together are too large, or too many files."""
+        limits, layers = self.limits, version.layers
+        size = version.unzipped.size + sum(layer.unzipped.size for layer in layers)
+        if size > limits.unzipped_bytes:
             raise invalid_parameter(
                 "Function code combined with layers exceeds the maximum allowed size of "
-                f"{limit.unzipped_bytes} bytes. The actual size is {size} bytes."
+                f"{limits.unzipped_bytes} bytes. The actual size is {size} bytes."
+            )
+        files = sum(layer.unzipped.files for layer in layers)
+        if files > limits.zip_entries:
+            raise invalid_parameter(
+                f"The layers of a function have at most {limits.zip_entries} files and directories together here. "
+                f"The actual number is {files}."
             )
 
     def _check_memory(self, size: int) -> None:

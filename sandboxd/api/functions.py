@@ -252,8 +252,8 @@ class FunctionsApi:
         limits, code = self._configurations.limits, self._store.code
         with code.keep(layer.digest for layer in version.layers):
             async with held(code, package, limits) as digest:
-                size = code.unzipped_size(digest)
-                made = replace(version, code_digest=digest, code_size=len(package), unzipped_size=size)
+                unzipped = code.unzipped(digest)
+                made = replace(version, code_digest=digest, code_size=len(package), unzipped=unzipped)
                 self._configurations.check_unzipped(made)
                 yield made
 

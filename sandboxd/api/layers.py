@@ -88,7 +88,7 @@ class LayersApi:
                     "Two different versions of the same layer are not allowed to be referenced in the same function. "
                     f"{found[version.layer].arn} and {arn} are versions of the same layer."
                 )
-            found[version.layer] = AttachedLayer(arn, version.digest, version.code_size, version.unzipped_size)
+            found[version.layer] = AttachedLayer(arn, version.digest, version.code_size, version.unzipped)
         return tuple(found.values())
 
     async def publish_layer_version(self, call: Call) -> Result:
@@ -104,7 +104,7 @@ class LayersApi:
                 version=0,
                 digest=digest,
                 code_size=len(package),
-                unzipped_size=self._store.code.unzipped_size(digest),
+                unzipped=self._store.code.unzipped(digest),
                 created=now_text(),
                 description=members.get("Description", ""),
                 license_info=members.get("LicenseInfo"),

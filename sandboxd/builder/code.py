@@ -27,6 +27,8 @@ from sandboxd.builder import capabilities, extractor, linux, seccomp
 from sandboxd.privsep.messages import UnpackStatus
 
 RESULT = struct.Struct("!BQ")
+_CONTENTS = struct.Struct("!QI")
+_NOTE = "trusted.sandboxd"  # a package's contents, which only root can say
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CPU_SECONDS = 120
 _PARTS, _DIVIDED = 2, 1 << 20  # extractors, of a package of more bytes; a small one is not worth a second process
@@ -66,7 +68,7 @@ def run_unpacker(code_directory: int, name: str, package: int, uid: int, max_byt
         os.fchown(tree, uid, uid)
         extracted, size = _extract(tree, package, uid, max_bytes, max_entries, program)
         if extracted is UnpackStatus.OK:
-            _seal(tree)
+            os.setxattr(tree, _NOTE, _CONTENTS.pack(size, _seal(tree)))
             linux.syncfs(tree)
             try:
                 os.rename(temporary, name, src_dir_fd=code_directory, dst_dir_fd=code_directory)
@@ -159,8 +161,10 @@ def _confine(tree: int, package: int, result: int, uid: int, max_bytes: int, pro
     seccomp.load_in_child(program)
 
 
-def _seal(tree: int) -> None:
-    """Make every file and directory root's and read-only, by descriptor, refusing what the extractor may not make."""
+def _seal(tree: int) -> int:
+    """Make every file and directory root's and read-only, by descriptor, refusing what the extractor may not make; how
+    many there are."""
+    count = 0
     for _, directories, files, directory in os.fwalk(".", dir_fd=tree, follow_symlinks=False):
         for name in files:
             file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
@@ -174,9 +178,10 @@ def _seal(tree: int) -> None:
                     os.fchmod(file, mode)
             finally:
                 os.close(file)
-        del directories
+        count += len(directories) + len(files)
         os.fchown(directory, 0, 0)
         os.fchmod(directory, extractor.PROGRAM)
+    return count
 
 
 def remove_tree(parent: int, name: str) -> None:
@@ -217,3 +222,9 @@ def exists(code_directory: int, name: str) -> bool:
         return stat.S_ISDIR(os.stat(name, dir_fd=code_directory, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return False
+
+
+def contents(name: str) -> tuple[int, int]:
+    """What a package in the builder's own tree takes: bytes, and files with directories. Raises OSError."""
+    size, files = _CONTENTS.unpack(os.getxattr(f"/c/{name}", _NOTE))
+    return size, files

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address
 
-from sandboxd.builder import init, namespaces, network, rootfs
+from sandboxd.builder import code, init, namespaces, network, rootfs
 from sandboxd.builder.cgroups import Cgroup, Cgroups
 from sandboxd.builder.volumes import TEMPLATE_MB, Volumes
 from sandboxd.config import UIDS_PER_INSTANCE, Config
@@ -175,8 +175,7 @@ class Host:
         with _step("code"):
             descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
         if spec.layers:
-            with _step("layers"):
-                descriptors.append(rootfs.layers_mount_in_parent(spec.layers))
+            descriptors.append(self._layers(spec))
         packed = environment.address.packed if environment.address else bytes(4)
         numbers = (spec.open_files, spec.invoke_door, bool(spec.host_ports), False, packed)
         environment.plan = (init.PLAN.pack(*numbers), descriptors)
@@ -208,16 +207,28 @@ class Host:
         self._limit(environment, spec.memory_mb, spec.pids)
         self._note(environment, spec)
         with _step("code"):
-            code = rootfs.code_mount_in_parent(spec.code_digest.hex())
-            rootfs.attach_from_parent(environment.pid1, "var/task", code)
+            task = rootfs.code_mount_in_parent(spec.code_digest.hex())
+            rootfs.attach_from_parent(environment.pid1, "var/task", task)
         if spec.layers:
+            layers = self._layers(spec)
             with _step("layers"):
-                rootfs.attach_from_parent(environment.pid1, "opt", rootfs.layers_mount_in_parent(spec.layers))
+                rootfs.attach_from_parent(environment.pid1, "opt", layers)
         with _step("orders"):
             os.sendfile(environment.orders, environ, 0, init.MAX_ENVIRON)
             os.write(environment.orders, init.END_OF_ORDERS)
             os.close(environment.orders)
             environment.orders = -1
+
+    def _layers(self, spec: EnvironmentSpec) -> int:
+        """A detached mount of its layers. Raises StepFailed.
+
+        While a directory that several of them have is open, overlayfs keeps its whole listing, up to 500 bytes a name,
+        in memory that no cgroup counts: all layers of a function may have as many files as one package.
+        """
+        with _step("layers"):
+            if sum(code.contents(layer.hex())[1] for layer in spec.layers) > self._config.limits.zip_entries:
+                raise OSError(errno.E2BIG, "too many files")
+            return rootfs.layers_mount_in_parent(spec.layers)
 
     def _note(self, environment: Environment, spec: EnvironmentSpec) -> None:
         with _step("cgroup"):

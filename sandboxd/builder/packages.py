@@ -62,7 +62,7 @@ class Packages:
     def _unpack(self, message: Unpack, package: int) -> None:
         name = message.code_digest.hex()
         if code.exists(self._directory, name):
-            self._say(Unpacked(message.request_id, UnpackStatus.OK, 0))
+            self._answer(message, UnpackStatus.OK)
             return
         reader, writer = os.pipe()
         slot = self._host.slots.take()
@@ -73,7 +73,7 @@ class Packages:
             log.warning("no unpacker: %s", error)
             door.close_all([reader, writer])
             self._host.slots.give_back(slot)
-            self._say(Unpacked(message.request_id, UnpackStatus.FAILED, 0))
+            self._answer(message, UnpackStatus.FAILED)
             return
         if unpacker == 0:
             limits = message.max_bytes, message.max_entries
@@ -91,13 +91,24 @@ class Packages:
         os.close(reader)
         self._host.slots.give_back(slot)
         self._unpackers -= 1
-        number, size = UnpackStatus.FAILED, 0
+        status = UnpackStatus.FAILED
         if len(result) == code.RESULT.size:
-            number, size = code.RESULT.unpack(result)
+            status = UnpackStatus(code.RESULT.unpack(result)[0])
         else:  # it was killed
             self._remove_tree(unfinished)
-        self._say(Unpacked(message.request_id, UnpackStatus(number), size))
+        self._answer(message, status)
         self._start_unpackers()
+
+    def _answer(self, message: Unpack, status: UnpackStatus) -> None:
+        """Say how it ended, and what a package that is in place takes."""
+        size = files = 0
+        if status is UnpackStatus.OK:
+            try:
+                size, files = code.contents(message.code_digest.hex())
+            except OSError as error:
+                log.warning("a package that is not in place: %s", error)
+                status = UnpackStatus.FAILED
+        self._say(Unpacked(message.request_id, status, size, files))
 
     def answer_remove(self, digest: bytes) -> None:
         """Take a package out of sight, and have it removed."""

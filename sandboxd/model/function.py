@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass, field
 
 from sandboxd.model.egress import EgressRule, HostRule
-from sandboxd.model.layer import AttachedLayer
+from sandboxd.model.layer import AttachedLayer, Unzipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class FunctionVersion:
     published_from: str = ""  # of a published version: $LATEST's `content` at that moment
     settings: tuple[tuple[str, str], ...] = ()  # further configuration members, as JSON text by member name
     layers: tuple[AttachedLayer, ...] = ()  # the lowest first
-    unzipped_size: int = 0  # of the package, in bytes
+    unzipped: Unzipped = field(default_factory=Unzipped)  # what its code takes
 
     @property
     def key(self) -> str:

@@ -6,21 +6,29 @@ Room: model. Source: https://docs.aws.amazon.com/lambda/latest/dg/chapter-layers
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 MAX_LAYERS = 5  # of one function
+
+
+class Unzipped(NamedTuple):
+    """What a package takes when it is unpacked: bytes, and files with directories."""
+
+    size: int = 0
+    files: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class AttachedLayer:
     """A layer's version as a function has it, for good: what becomes of the version itself does not change it.
 
-    `digest` is the package's SHA-256 in hex; sizes in bytes.
+    `digest` is the package's SHA-256 in hex, `code_size` its size in bytes.
     """
 
     arn: str
     digest: str
     code_size: int
-    unzipped_size: int
+    unzipped: Unzipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class LayerVersion:
     version: int
     digest: str
     code_size: int
-    unzipped_size: int
+    unzipped: Unzipped
     created: str
     description: str = ""
     license_info: str | None = None

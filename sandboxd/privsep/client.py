@@ -14,6 +14,7 @@ from ipaddress import IPv4Address
 
 from sandboxd.errors import PackageRejected, ProtocolViolation, SandboxdError, StepFailed
 from sandboxd.model.environment import EnvironmentSpec
+from sandboxd.model.layer import Unzipped
 from sandboxd.privsep import channel as door
 from sandboxd.privsep.messages import (
     ANSWERS,
@@ -96,15 +97,15 @@ class Client:
         self._send(Destroy(environment_id))
         await future
 
-    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> int:
-        """Have a package unpacked; its size in bytes (0 where it was there already).
+    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> Unzipped:
+        """Have a package unpacked; what it takes then.
 
         Raises PackageRejected with the reason's name.
         """
         request_id = next(self._request_ids)
         future = self._expect("unpacked", request_id)
         self._send(Unpack(request_id, code_digest, max_bytes, max_entries), (package,))
-        return (await future)[0]
+        return Unzipped(*await future)
 
     async def open_addresses(
         self, environment_id: int, addresses: Sequence[IPv4Address], ports: Sequence[int], ttl: int
@@ -191,9 +192,9 @@ class Client:
                 self._resolve("environment", environment_id, StepFailed(step, errno))
             case Destroyed(environment_id):
                 self._resolve("destroyed", environment_id, [])
-            case Unpacked(request_id, status, size):
+            case Unpacked(request_id, status, size, files):
                 ok = status is UnpackStatus.OK
-                self._resolve("unpacked", request_id, [size] if ok else PackageRejected(status.name))
+                self._resolve("unpacked", request_id, [size, files] if ok else PackageRejected(status.name))
             case AddressesOpened(request_id, errno):
                 self._resolve("opened", request_id, StepFailed("open addresses", errno) if errno else [])
             case Exited():

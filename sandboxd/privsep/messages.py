@@ -220,19 +220,20 @@ class Unpack(_Message):
 
 @dataclass(frozen=True, slots=True)
 class Unpacked(_Message):
-    """The package is in place and sealed (status OK), or refused and gone. `size` in bytes, unpacked;
-    0 for a package that was there already."""
+    """The package is in place and sealed (status OK), or refused and gone. `size` in bytes, unpacked; `files` with
+    directories."""
 
     KIND = 8
-    FIXED = struct.Struct("!IBQ")
+    FIXED = struct.Struct("!IBQI")
     request_id: int
     status: UnpackStatus
-    size: int
+    size: int = 0
+    files: int = 0
 
     @classmethod
     def unpack(cls, body: bytes) -> Unpacked:
-        request_id, status, size = cls._numbers(body)
-        return cls(request_id, UnpackStatus(status), size)
+        request_id, status, size, files = cls._numbers(body)
+        return cls(request_id, UnpackStatus(status), size, files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from sandboxd.errors import PackageRejected
+from sandboxd.model.layer import Unzipped
 from sandboxd.model.limits import Limits
 
 _ZIP = ".zip"
@@ -30,7 +31,7 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 class Unpacker(Protocol):
     """The builder, as far as code is concerned (privsep.client.Client)."""
 
-    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> int: ...
+    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> Unzipped: ...
 
     def remove_code(self, code_digest: bytes) -> None: ...
 
@@ -44,7 +45,7 @@ class Code:
         self._unpacked_dir, self._builder, self._limits, self.in_use = unpacked_dir, builder, limits, in_use
         directory.mkdir(mode=0o700, exist_ok=True)
         self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        self._sealed: dict[str, int] = {}  # unpacked, as far as this process has seen, and how large, in bytes
+        self._sealed: dict[str, Unzipped] = {}  # unpacked, as far as this process has seen
         self._held: Counter[str] = Counter()
         self._locks: dict[str, asyncio.Lock] = {}
         self._turns = asyncio.Semaphore(_UNPACKED_AT_ONCE)
@@ -78,8 +79,8 @@ class Code:
                     self._locks.pop(digest, None)
                 self.drop_unused(digest)
 
-    def unzipped_size(self, digest: str) -> int:
-        """The size of an unpacked package, in bytes."""
+    def unzipped(self, digest: str) -> Unzipped:
+        """What a package takes that is held, or that something is made from."""
         return self._sealed[digest]
 
     def drop_unused(self, digest: str) -> None:
@@ -95,9 +96,9 @@ class Code:
         """The zip as it was uploaded. Raises FileNotFoundError."""
         return await asyncio.to_thread(self._read, digest)
 
-    async def recover(self, wanted: Mapping[str, int]) -> dict[str, str]:
-        """Bring the packages into the state that these digests, with their unpacked sizes, ask for; by digest what
-        became of those that cannot be."""
+    async def recover(self, wanted: Mapping[str, Unzipped]) -> dict[str, str]:
+        """Bring the packages into the state that these digests, with what they take, ask for; by digest what became of
+        those that cannot be."""
         zips = set()
         for name in os.listdir(self._directory):
             digest = name.removesuffix(_ZIP)
@@ -109,7 +110,7 @@ class Code:
         for digest in (zips | (unpacked or set())) - wanted.keys():
             self.drop_unused(digest)
         failures = {}
-        for digest, size in wanted.items():
+        for digest, unzipped in wanted.items():
             if unpacked is None or digest not in unpacked:
                 try:
                     await self._unpack(digest)
@@ -119,7 +120,7 @@ class Code:
                 except PackageRejected as error:
                     failures[digest] = f"cannot be unpacked: {error}"
                     continue
-            self._sealed[digest] = size
+            self._sealed[digest] = unzipped
         return failures
 
     def close(self) -> None:

@@ -22,7 +22,7 @@ from sandboxd.errors import SandboxdError
 from sandboxd.model.arn import LATEST
 from sandboxd.model.egress import EgressRule, HostRule
 from sandboxd.model.function import FunctionVersion, Policy
-from sandboxd.model.layer import AttachedLayer
+from sandboxd.model.layer import AttachedLayer, Unzipped
 from sandboxd.store.database import Database, DiskFull
 
 
@@ -168,7 +168,10 @@ def _version(record: str) -> FunctionVersion:
     fields: dict[str, Any] = json.loads(record)
     for name in ("architectures", "variables", "settings"):
         fields[name] = _tuples(fields[name])
-    fields["layers"] = tuple(AttachedLayer(**layer) for layer in fields["layers"])
+    fields["unzipped"] = Unzipped(*fields["unzipped"])
+    fields["layers"] = tuple(
+        AttachedLayer(**(layer | {"unzipped": Unzipped(*layer["unzipped"])})) for layer in fields["layers"]
+    )
     policy = fields.pop("policy")
     rules = (EgressRule(IPv4Network(r["network"]), r["port_first"], r["port_last"]) for r in policy["egress"])
     hosts = (HostRule(**host) for host in policy.get("hosts", ()))  # a record of before there were any

@@ -12,7 +12,7 @@ from bisect import bisect_right, insort
 from collections import Counter
 from collections.abc import Iterator
 
-from sandboxd.model.layer import LayerVersion
+from sandboxd.model.layer import LayerVersion, Unzipped
 from sandboxd.store.database import Database
 
 
@@ -104,6 +104,7 @@ def _record(version: LayerVersion) -> str:
 
 def _version(record: str) -> LayerVersion:
     fields = json.loads(record)
+    fields["unzipped"] = Unzipped(*fields["unzipped"])
     for name in ("runtimes", "architectures"):
         if fields[name] is not None:
             fields[name] = tuple(fields[name])

@@ -91,10 +91,10 @@ class Store:
         self.code.close()
 
     async def _recover(self) -> None:
-        wanted = {layer.digest: layer.unzipped_size for layer in self.layers.every_version()}
+        wanted = {layer.digest: layer.unzipped for layer in self.layers.every_version()}
         for version in self.functions.every_version():
-            wanted |= {layer.digest: layer.unzipped_size for layer in version.layers}
-            wanted[version.code_digest] = version.unzipped_size
+            wanted |= {layer.digest: layer.unzipped for layer in version.layers}
+            wanted[version.code_digest] = version.unzipped
         failures = await self.code.recover(wanted)
         settled = []
         for version in self.functions.every_version():

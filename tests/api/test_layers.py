@@ -210,6 +210,19 @@ def test_code_and_layers_have_one_limit(make_endpoint: Callable[..., Endpoint]) 
         one.close()
 
 
+def test_layers_have_one_limit_of_files(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint(limits=Limits(zip_entries=2))
+    client = endpoint.boto3()
+    endpoint.create()
+    arns = [publish(client, name, name)["LayerVersionArn"] for name in "abc"]
+    assert len(attach(endpoint, client, *arns[:2])) == 2
+    assert error_of(client.update_function_configuration, FunctionName="hello", Layers=arns) == (
+        "InvalidParameterValueException", 400,
+        "The layers of a function have at most 2 files and directories together here. The actual number is 3.",
+    )  # fmt: skip
+    client.close()
+
+
 def test_a_deleted_version_lasts_as_long_as_its_functions(make_endpoint: Callable[..., Endpoint]) -> None:
     first = make_endpoint()
     client = first.boto3()

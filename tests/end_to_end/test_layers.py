@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.conftest import Deployed
+from tests.support import packages
 from tests.support.daemon import Daemon
 from tests.support.places import TIME_FACTOR
 
@@ -167,6 +168,27 @@ def test_a_deleted_version_works_on_for_its_functions(daemon: Daemon, deployed: 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert "x-amz-function-error" in daemon.invoke(name, code).headers
+
+
+def test_the_builder_counts_files_by_itself(fresh_daemon: Callable[..., Daemon]) -> None:
+    daemon = fresh_daemon(limits__zip_entries=10)
+    daemon.start()
+    files = {f"many/{number}": b"" for number in range(4)}
+    arns = []
+    for name in ("one", "two"):
+        answer = daemon.lambda_client.publish_layer_version(
+            LayerName=name,
+            Content={"ZipFile": layer({f"{file}-{name}": content for file, content in files.items()})},
+        )
+        arns.append(answer["LayerVersionArn"])
+    name = daemon.deploy(packages.load("evaluate"), "evaluate", Layers=arns)
+    code = {"code": "import os; result = len(os.listdir('/opt/many'))"}
+    assert daemon.call(name, code) == 8
+    daemon.settings["limits.zip_entries"] = 9  # lower than what is attached, with its two directories
+    daemon.restart()
+    refused = daemon.invoke(name, code)
+    assert (refused.status, refused.code) == (500, "ServiceException")
+    assert "layers" in refused.message and "too many files" in daemon.log()
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ answers = st.one_of(
     st.builds(m.Exited, numbers, st.integers(-(2**31), 2**31 - 1), st.booleans()),
     st.builds(m.Destroyed, numbers),
     st.builds(m.AddressesOpened, numbers, st.integers(0, 200)),
-    st.builds(m.Unpacked, numbers, st.sampled_from(m.UnpackStatus), st.integers(0, 2**40)),
+    st.builds(m.Unpacked, numbers, st.sampled_from(m.UnpackStatus), st.integers(0, 2**40), numbers),
 )
 
 

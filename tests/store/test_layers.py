@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sandboxd.model.layer import AttachedLayer, LayerVersion
+from sandboxd.model.layer import AttachedLayer, LayerVersion, Unzipped
 from sandboxd.store.store import Store
 from tests.store.test_store import configured, names, opened, package, run, version
 
@@ -19,8 +19,8 @@ from tests.store.test_store import configured, names, opened, package, run, vers
 async def publish(store: Store, text: str, layer: str = "l", **members: Any) -> LayerVersion:
     """Publish a layer as the API does."""
     async with store.code.hold(package(text)) as digest:
-        size = store.code.unzipped_size(digest)
-        return await store.layers.publish(LayerVersion(layer, 0, digest, 1, size, "now", **members))
+        unzipped = store.code.unzipped(digest)
+        return await store.layers.publish(LayerVersion(layer, 0, digest, 1, unzipped, "now", **members))
 
 
 async def drop(store: Store, published: LayerVersion) -> None:
@@ -39,13 +39,13 @@ def test_every_field_survives_and_no_number_comes_twice(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(config)
         first = await publish(store, "one", **members)
-        assert first == LayerVersion("l", 1, first.digest, 1, len("one"), "now", **members)
+        assert first == LayerVersion("l", 1, first.digest, 1, Unzipped(3, 1), "now", **members)
         second = await publish(store, "two")
         await drop(store, second)
         store.close()
         again = await opened(config)
         assert again.layers.versions("l") == [first] and list(again.layers.names("")) == ["l"]
-        assert again.code.unzipped_size(first.digest) == 3
+        assert again.code.unzipped(first.digest) == Unzipped(3, 1)
         await drop(again, first)
         await again.layers.delete(first)  # another request was quicker
         await again.layers.update(replace(first, policy=""))
@@ -63,9 +63,9 @@ def test_a_function_holds_its_layers(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(config)
         layer = await publish(store, "layer")
-        attached = AttachedLayer("arn:l:1", layer.digest, 1, layer.unzipped_size)
+        attached = AttachedLayer("arn:l:1", layer.digest, 1, layer.unzipped)
         async with store.code.hold(package("code")) as digest:
-            made = version("f", digest, layers=(attached,), unzipped_size=4, state="Active")
+            made = version("f", digest, layers=(attached,), unzipped=Unzipped(4, 1), state="Active")
             await store.functions.create(replace(made, last_update_status="Successful"))
         await drop(store, layer)
         assert names(config.code_dir) == {layer.digest, digest}
@@ -81,7 +81,7 @@ def test_a_function_holds_its_layers(tmp_path: Path) -> None:
         healed = await opened(config)
         assert next(healed.functions.all()).state == "Active"
         assert (config.code_dir / layer.digest / "app.py").read_text() == "layer"
-        assert healed.code.unzipped_size(layer.digest) == len("layer")
+        assert healed.code.unzipped(layer.digest) == Unzipped(5, 1)
         await healed.delete_function("f")
         healed.code.drop_unused(layer.digest)
         assert names(config.code_dir) == {digest}

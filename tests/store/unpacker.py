@@ -10,6 +10,7 @@ import zipfile
 from pathlib import Path
 
 from sandboxd.errors import PackageRejected
+from sandboxd.model.layer import Unzipped
 
 
 class InProcessUnpacker:
@@ -21,7 +22,7 @@ class InProcessUnpacker:
         self.gate.set()
         self.unpacked: list[str] = []
 
-    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> int:
+    async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> Unzipped:
         await self.gate.wait()
         with open(os.dup(package), "rb") as file:
             data = file.read()
@@ -40,7 +41,7 @@ class InProcessUnpacker:
                 raise PackageRejected("PARENT_NAME")
             archive.extractall(self.directory / code_digest.hex())
         self.unpacked.append(code_digest.hex())
-        return size
+        return Unzipped(size, sum(1 for _ in (self.directory / code_digest.hex()).rglob("*")))
 
     def remove_code(self, code_digest: bytes) -> None:
         shutil.rmtree(self.directory / code_digest.hex(), ignore_errors=True)
