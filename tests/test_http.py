@@ -7,12 +7,12 @@ import socket
 import threading
 import time
 import tracemalloc
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import uvloop
 
-from sandboxd.http import Budget, HttpLimits, Request, Response, serve
+from sandboxd.http import Budget, Handler, HttpLimits, Request, Response, Streaming, serve
 
 MIB = 1024 * 1024
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -23,12 +23,16 @@ def echo(request: Request) -> Response:
 
 
 def with_server(
-    work: Callable[[tuple[str, int]], Awaitable[None]], limits: HttpLimits, budget: Budget | None = None
+    work: Callable[[tuple[str, int]], Awaitable[None]],
+    limits: HttpLimits,
+    budget: Budget | None = None,
+    handler: Handler = echo,
+    streaming: Streaming | None = None,
 ) -> None:
     async def run() -> None:
         door = socket.create_server(("127.0.0.1", 0))
         address = door.getsockname()
-        server = await serve(door, echo, limits, budget or Budget(64 * MIB))
+        server = await serve(door, handler, limits, budget or Budget(64 * MIB), streaming=streaming)
         try:
             await asyncio.wait_for(work(address), 30)
         finally:
@@ -159,6 +163,94 @@ def test_who_asks_without_reading_is_ended() -> None:
                 await writer.drain()
 
     with_server(work, HttpLimits(body=MIB, discard=0))
+
+
+class Endless:
+    """A body without end, that counts what it has given."""
+
+    def __init__(self) -> None:
+        self.given, self.closed = 0, False
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while True:
+            self.given += 65_536
+            yield bytes(65_536)
+            await asyncio.sleep(0)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_streamed_body_is_made_no_faster_than_it_is_read() -> None:
+    body = Endless()
+
+    async def work(address: tuple[str, int]) -> None:
+        reader, writer = await asyncio.open_connection(*address, limit=1)
+        writer.write(GET * 2)
+        assert b"chunked" in await reader.read(4096)
+        await asyncio.sleep(0.3)
+        held = body.given
+        assert held < 32 * MIB  # what kernel and transport keep
+        await asyncio.sleep(0.3)
+        assert body.given == held and not body.closed
+        writer.transport.abort()
+        while not body.closed:
+            await asyncio.sleep(0.01)
+
+    with_server(work, HttpLimits(body=0), handler=lambda request: Response(200, chunks=body))
+
+
+class Slow:
+    """Takes one piece, and no more until it is told to."""
+
+    def __init__(self) -> None:
+        self.taken, self.aborted = 0, False
+        self.go_on: Callable[[], None] | None = None
+
+    def write(self, data: bytes, go_on: Callable[[], None]) -> bool:
+        self.taken, self.go_on = self.taken + len(data), go_on
+        return False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_body_that_is_taken_as_it_comes() -> None:
+    sinks: list[Slow] = []
+
+    def streaming(request: Request) -> Slow:
+        sinks.append(Slow())
+        return sinks[-1]
+
+    async def work(address: tuple[str, int]) -> None:
+        reader, writer = await asyncio.open_connection(*address)
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        writer.write(head + (b"%x\r\n" % MIB + bytes(MIB) + b"\r\n") * 20)
+        await asyncio.sleep(0.3)
+        (sink,) = sinks
+        held = sink.taken
+        assert held < 2 * MIB  # a few reads, far from all
+        while sink.taken < 20 * MIB:
+            assert sink.go_on is not None
+            sink.go_on()
+            await asyncio.sleep(0.001)
+        writer.write(b"0\r\nx-last: word\r\n\r\n")
+        sink.go_on()
+        assert b"word" in await reader.readuntil(b"word")
+        writer.write(head + b"5\r\nhel")
+        await asyncio.sleep(0.1)
+        writer.transport.abort()
+        assert sinks[1].go_on is not None
+        sinks[1].go_on()  # who does not read does not notice
+        while not sinks[1].aborted:
+            await asyncio.sleep(0.01)
+        assert not sink.aborted
+
+    def answer(request: Request) -> Response:
+        assert request.sink is sinks[0] and request.body == b""
+        return Response(200, request.headers["x-last"].encode())
+
+    with_server(work, HttpLimits(body=MIB, request_seconds=0.2), handler=answer, streaming=streaming)
 
 
 def test_a_flood_leaves_others_their_turn() -> None:

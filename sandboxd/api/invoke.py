@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import os
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from sandboxd.api.errors import (
@@ -22,6 +23,7 @@ from sandboxd.api.protocols import Events, Scheduler
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.routes import read_query
 from sandboxd.api.service_model import Operation
+from sandboxd.api.stream import CONTENT_TYPE, Streams
 from sandboxd.api.validation import take_members
 from sandboxd.errors import ApiError
 from sandboxd.http import Request, Response
@@ -32,18 +34,29 @@ from sandboxd.model.limits import Limits
 from sandboxd.model.payload import check_json
 from sandboxd.store.store import Store
 
-_PREFIX = "/2015-03-31/functions/"
-_SUFFIX = "/invocations"
+_WHOLE = ("/2015-03-31/functions/", "/invocations")
+_STREAMED = ("/2021-11-15/functions/", "/response-streaming-invocations")
 _TRACE_LENGTH = 1024
 _CLIENT_CONTEXT_LENGTH = 3583  # https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html
 
 
-def invoke_target(method: str, target: str) -> tuple[str, str] | None:
-    """The function (still encoded) and the query of a request line that asks for Invoke, or None."""
-    if method != "POST" or not target.startswith(_PREFIX):
+class Target(NamedTuple):
+    """What a request line that invokes asks for: the function (still encoded), the query, and how the answer comes."""
+
+    function: str
+    query: str
+    streamed: bool
+
+
+def invoke_target(method: str, target: str) -> Target | None:
+    """What a request line asks to invoke, or None."""
+    if method != "POST":
         return None
     path, _, query = target.partition("?")
-    return (path[len(_PREFIX) : -len(_SUFFIX)], query) if path.endswith(_SUFFIX) else None
+    for prefix, suffix in (_WHOLE, _STREAMED):
+        if path.startswith(prefix) and path.endswith(suffix):
+            return Target(path[len(prefix) : -len(suffix)], query, suffix is _STREAMED[1])
+    return None
 
 
 def new_request_id() -> str:
@@ -69,10 +82,11 @@ class InvokeApi:
         self._functions, self._aliases = store.functions, store.aliases
         self._scheduler, self._events, self._reclaimer = scheduler, events, reclaimer
         self._names, self._limits, self._operation = names, limits, operation
+        self._streams = Streams(self.run, limits.stream_payload_bytes)
 
-    async def handle(self, target: tuple[str, str], request: Request, request_id: str) -> Response:
+    async def handle(self, target: Target, request: Request, request_id: str) -> Response:
         """Answer an Invoke whose sender may invoke. Raises ApiError."""
-        name, query = target
+        name, query, streamed = target
         version = None if query else self._functions.resolve(name)
         arn = ""
         if version is None:
@@ -84,7 +98,7 @@ class InvokeApi:
         dry = event = False
         mode = headers.get("x-amz-invocation-type")
         if mode is not None and mode != "RequestResponse":
-            dry, event = _check_mode(mode)
+            dry, event = _check_mode(mode, streamed)
         if event and len(request.body) > self._limits.async_payload_bytes:
             raise _event_too_large(len(request.body), self._limits.async_payload_bytes)
         if version.state != "Active":
@@ -109,13 +123,16 @@ class InvokeApi:
         if event:
             await self._events.accept(invocation)
             return Response(202, b"", {"x-amzn-RequestId": request_id, "X-Amzn-Trace-Id": trace_id})
-        result = await self.run(invocation)
         answer = {
-            "Content-Type": result.content_type,
             "x-amzn-RequestId": request_id,
             "X-Amz-Executed-Version": version.version,
             "X-Amzn-Trace-Id": trace_id,
         }
+        if streamed:
+            chunks = await self._streams.begin(invocation)
+            return Response(200, b"", answer | {"Content-Type": CONTENT_TYPE}, chunks)
+        result = await self.run(invocation)
+        answer["Content-Type"] = result.content_type
         if result.function_error is not None:
             answer["X-Amz-Function-Error"] = result.function_error
         if tail:
@@ -145,13 +162,14 @@ class InvokeApi:
         return version, self._names.arn(plain, qualifier)
 
 
-def _check_mode(mode: str) -> tuple[bool, bool]:
+def _check_mode(mode: str, streamed: bool) -> tuple[bool, bool]:
     """Whether an invocation type other than RequestResponse is DryRun, and whether it is Event."""
-    if mode not in ("DryRun", "Event"):
+    modes = ("RequestResponse", "DryRun") if streamed else ("Event", "RequestResponse", "DryRun")
+    if mode not in modes:
         raise ApiError(
             "ValidationException",
             f"1 validation error detected: Value '{mode[:200]}' at 'invocationType' failed to satisfy constraint: "
-            "Member must satisfy enum value set: [Event, RequestResponse, DryRun]",
+            f"Member must satisfy enum value set: [{', '.join(modes)}]",
         )
     return mode == "DryRun", mode == "Event"
 

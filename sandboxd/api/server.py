@@ -28,7 +28,7 @@ from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request_too_large
 from sandboxd.api.event_invoke import EventInvokeApi
 from sandboxd.api.functions import FunctionsApi
-from sandboxd.api.invoke import InvokeApi, invoke_target, new_request_id
+from sandboxd.api.invoke import InvokeApi, Target, invoke_target, new_request_id
 from sandboxd.api.kept import KeptApi
 from sandboxd.api.layer_permissions import LayerPermissionsApi
 from sandboxd.api.layers import LayersApi, prepare_model
@@ -125,7 +125,7 @@ class Api:
     @property
     def offered(self) -> set[str]:
         """The names of the operations that there are."""
-        return {"Invoke", *self._operations}
+        return {"Invoke", "InvokeWithResponseStream", *self._operations}
 
     @property
     def body_limit(self) -> int:
@@ -238,11 +238,11 @@ class Api:
         return self._guard(self._operate(request, origin, key_id), request_id)
 
     def _serve_invoke(
-        self, target: tuple[str, str], request: Request, request_id: str, who: str | FunctionVersion | None
+        self, target: Target, request: Request, request_id: str, who: str | FunctionVersion | None
     ) -> Answer:
         if who is not None:
             try:
-                self._authorizer.check_invoke(who, target, request)
+                self._authorizer.check_invoke(who, (target.function, target.query), request)
             except ApiError as error:
                 return self._errors.response(error, request_id)
         return self._guard(self._invoke.handle(target, request, request_id), request_id)

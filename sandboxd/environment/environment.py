@@ -23,7 +23,7 @@ from sandboxd.environment.sandbox import EnvironmentEnded, Ground, Sandbox
 from sandboxd.environment.verdict import Ending, RuntimeExit, Timeout, Verdict, judge
 from sandboxd.errors import SandboxdError
 from sandboxd.model.function import FunctionVersion
-from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
+from sandboxd.model.invocation import Invocation, InvocationResult, Outcome, ResponseStream
 from sandboxd.privsep.messages import Exited
 
 QUIET_SECONDS = 0.05  # idle for so long before it is frozen: a warm call right behind another pays nothing
@@ -69,6 +69,7 @@ class Environment:
         self._api = RuntimeApi(self, self._max_payload)
         self._asked: asyncio.Future[None] | None = None  # whoever waits for the runtime to ask
         self._ending: asyncio.Future[Ending] | None = None  # whoever waits for the invocation in flight
+        self._stream: ResponseStream | None = None  # of the invocation in flight
         self._failure: Ending | None = None  # how the init phase ended, where it did not end well
         self._exit: RuntimeExit | None = None
         self._unreported: Callable[[], None] | None = None
@@ -226,7 +227,7 @@ class Environment:
 
     async def _deliver(self, invocation: Invocation, began: float, now: float) -> Ending:
         self._deadline = began + self.function.timeout
-        self._ending = self._loop.create_future()
+        self._ending, self._stream = self._loop.create_future(), invocation.stream
         self._go(State.BUSY)
         deadline_ms = int((time.time() + self._deadline - now) * 1000)
         event = Event(
@@ -327,6 +328,10 @@ class Environment:
         self._go(State.ANSWERED)
         ending.set_result(answer)
         return True
+
+    def stream(self) -> ResponseStream | None:
+        """Where the answer to the invocation in flight is streamed to; None where it is wanted as a whole."""
+        return self._stream if self.state is State.BUSY and self._ending is not None else None
 
     def runtime_failed_to_start(self, error: InitError) -> None:
         """The runtime reported that it could not load the function."""

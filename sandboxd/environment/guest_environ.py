@@ -64,7 +64,6 @@ def variables(function: FunctionVersion, region: str, log_stream: str, ahead: bo
         "_HANDLER": function.handler,
         "AWS_DEFAULT_REGION": region,
         "AWS_REGION": region,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{function.runtime}",
         "AWS_LAMBDA_FUNCTION_NAME": function.name,
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory_size),
         "AWS_LAMBDA_FUNCTION_VERSION": function.version,
@@ -72,6 +71,8 @@ def variables(function: FunctionVersion, region: str, log_stream: str, ahead: bo
         "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{function.name}",
         "AWS_LAMBDA_LOG_STREAM_NAME": log_stream,
     }
+    if boots_ahead(function.runtime):  # not of a runtime that the function brings along
+        reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
     own = {key: value for key, value in function.variables or () if key not in RESERVED}
     return _ORDINARY | door | own | reserved | _logging(function) | _EVERYWHERE
 
@@ -81,10 +82,15 @@ def of_stem() -> dict[str, str]:
     return _ORDINARY | _EVERYWHERE
 
 
+def boots_ahead(runtime: str) -> bool:
+    """Whether the runtime is the image's, and not a program in the function's package."""
+    return not runtime.startswith("provided.")
+
+
 def read_at_exec(function: FunctionVersion) -> bool:
-    """Whether the function sets a variable that loader, interpreter or runtime client read as they start."""
+    """Whether the function has a part in how its runtime starts: its program, or a variable that is read then."""
     own = any(key.startswith(_AT_EXEC) for key, _ in function.variables or ())
-    return own or function.logging.get("LogFormat") == "JSON"
+    return own or not boots_ahead(function.runtime) or function.logging.get("LogFormat") == "JSON"
 
 
 def _logging(function: FunctionVersion) -> dict[str, str]:

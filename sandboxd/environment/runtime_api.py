@@ -10,14 +10,18 @@ github.com/aws/aws-lambda-runtime-interface-emulator (lambda/rapi).
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import json
 import re
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
 from sandboxd.http import Budget, HttpLimits, Request, Response, Server, serve
+from sandboxd.model.invocation import ResponseStream
 
 # What AWS grants an answer beyond the payload's limit (interop.MaxPayloadSize).
 ENVELOPE_BYTES = 100
@@ -34,6 +38,7 @@ _ANSWER = re.compile(r"/2018-06-01/runtime/invocation/([^/?]{1,128})/(response|e
 _JSON = {"Content-Type": "application/json"}
 _ACCEPTED = Response(202, b'{"status":"OK"}\n', _JSON)
 _NOT_FOUND = Response(404, b"404 page not found\n", {"Content-Type": "text/plain; charset=utf-8"})
+_TRUNCATED = b'{"errorMessage": "The response was truncated", "errorType": "Runtime.TruncatedResponse"}'
 _KNOWN_ERROR_TYPE = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]{1,64}")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 
@@ -45,6 +50,7 @@ class Turn(Enum):
     INIT_ERROR = "InitError"
     WAITING = "Ready"  # a GET /next may be outstanding (its connection can have gone away since)
     RUNNING = "Running"
+    STREAMING = "ResponseStreaming"
     ANSWERED = "ResponseSent"
 
 
@@ -63,12 +69,13 @@ class Event:
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What a runtime posted: a response, or the error that its handler raised (`is_error`). `too_large`: it broke the
-    limit, and was dropped."""
+    limit, and was dropped. `streamed`: the body has gone its way already, but for an error that ended it."""
 
     body: bytes
     content_type: str = "application/json"
     is_error: bool = False
     too_large: bool = False
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +95,34 @@ class Listener(Protocol):
     def runtime_answered(self, answer: Answer) -> bool:
         """The invocation in flight was answered; False where its time was over."""
 
+    def stream(self) -> ResponseStream | None:
+        """Where the answer to the invocation in flight is streamed to; None where it is wanted as a whole."""
+
     def runtime_failed_to_start(self, error: InitError) -> None:
         """The runtime reported that it could not load the function."""
+
+
+class _StreamedAnswer:
+    """The body of one response while it comes (http.Sink)."""
+
+    __slots__ = ("_api", "_stream")
+
+    def __init__(self, api: RuntimeApi, stream: ResponseStream) -> None:
+        self._api, self._stream = api, stream
+
+    def write(self, data: bytes, go_on: Callable[[], None]) -> bool:
+        more = self._stream.write(data, go_on)
+        if self._stream.too_large:
+            self.end(Answer(b"", too_large=True, streamed=True))
+        return more
+
+    def abort(self) -> None:
+        self.end(Answer(_TRUNCATED, is_error=True, streamed=True))
+
+    def end(self, answer: Answer) -> bool:
+        """The last byte is there, or will not come; False where the invocation is over already."""
+        self._stream.end()
+        return self._api.end_stream(answer)
 
 
 class RuntimeApi:
@@ -114,8 +147,9 @@ class RuntimeApi:
         sock = socket.socket(fileno=listening)
         own = Budget(self._max_body + _HEADER_BYTES, whole=budget)
         return await serve(
-            sock, self.handle, limits, own, _refusal, _BACKLOG, oversized=self._oversized, admission=self._refused
-        )
+            sock, self.handle, limits, own, _refusal, _BACKLOG, oversized=self._oversized, admission=self._refused,
+            streaming=self._streamed,
+        )  # fmt: skip
 
     @property
     def waiting(self) -> bool:
@@ -152,7 +186,7 @@ class RuntimeApi:
         return _NOT_FOUND
 
     def _next(self) -> Response | asyncio.Future[Response]:
-        if self._turn in (Turn.RUNNING, Turn.INIT_ERROR) or self.waiting:
+        if self._turn in (Turn.RUNNING, Turn.STREAMING, Turn.INIT_ERROR) or self.waiting:
             return self._out_of_turn(Turn.WAITING.value)
         self._turn, self._request_id = Turn.WAITING, ""
         waiting = self._waiting = self._loop.create_future()
@@ -175,7 +209,27 @@ class RuntimeApi:
             return self._out_of_turn("InvocationErrorResponse" if is_error else "InvocationResponse")
         return None
 
+    def _streamed(self, request: Request) -> _StreamedAnswer | None:
+        """Who takes a response as it comes, where both the runtime and its caller want that."""
+        match = _ANSWER.fullmatch(request.target.partition("?")[0])
+        wanted = request.headers.get("lambda-runtime-function-response-mode") == "streaming"
+        if not match or match[2] == "error" or not wanted or (stream := self._listener.stream()) is None:
+            return None
+        self._turn = Turn.STREAMING
+        return _StreamedAnswer(self, stream)
+
+    def end_stream(self, answer: Answer) -> bool:
+        """A streamed response is over; False where it was before."""
+        if self._turn is not Turn.STREAMING:
+            return False
+        self._turn = Turn.ANSWERED
+        return self._listener.runtime_answered(answer)
+
     def _answer(self, request_id: str, is_error: bool, request: Request, too_large: bool = False) -> Response:
+        if isinstance(request.sink, _StreamedAnswer):
+            failed = "lambda-runtime-function-error-type" in request.headers  # in the trailers
+            answer = Answer(_error_body(request) if failed else b"", is_error=failed, streamed=True)
+            return _ACCEPTED if request.sink.end(answer) else self._out_of_turn("InvocationResponse")
         if refused := self._out_of_order(request_id, is_error):
             return refused
         if request.headers.get("lambda-runtime-function-response-mode", "streaming") != "streaming":
@@ -230,6 +284,15 @@ def _error_type(request: Request) -> str:
     """The error type that a runtime names, where it is one of AWS's forms (fatalerror.go): it goes into the log."""
     named = request.headers.get("lambda-runtime-function-error-type", "")
     return named if _KNOWN_ERROR_TYPE.fullmatch(named) else "Runtime.Unknown"
+
+
+def _error_body(request: Request) -> bytes:
+    """The error in the trailers of a streamed response."""
+    try:
+        body = base64.b64decode(request.headers.get("lambda-runtime-function-error-body", ""), validate=True)
+    except binascii.Error:
+        body = b""
+    return body or json.dumps({"errorType": _error_type(request)}).encode()
 
 
 def _header_json(text: str) -> str:

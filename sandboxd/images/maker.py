@@ -109,14 +109,15 @@ def _disk_full(config: Config) -> str:
 def _make(recipe: Recipe, work: Path, mirror: str | None, report: Progress) -> Sealed:
     space = work / "space"
     build_directory = space / "build"
-    for path in ingredients(recipe.directory):
-        target = build_directory / path.relative_to(recipe.directory)
+    for name, path in ingredients(recipe.directory, recipe.runtime).items():
+        target = build_directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     with build_namespace(space) as namespace:
         _unpack_packages(recipe, namespace, mirror, report)
         report("runtime client", 0)
-        fetch_client(recipe, build_directory / "wheels")
+        if recipe.requirements:
+            fetch_client(recipe, build_directory / "wheels")
         _tailor(recipe, namespace, report)
     entries = sum(len(directories) + len(files) for _, directories, files in os.walk(space / "rootfs"))
     report("seal", 0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from sandboxd.errors import SandboxdError
 
 # Part of every recipe's digest: raised whenever the maker makes something else of the same recipe.
-MAKER_VERSION = 1
+MAKER_VERSION = 2
 
 _KEYS = {"suite", "python", "packages", "requirements", "prune", "max_mb", "modes"}
 
@@ -31,7 +32,7 @@ class Recipe:
 
     runtime: str
     suite: str
-    python: str
+    python: str  # the interpreter's version, where there is one
     packages: tuple[str, ...]
     requirements: tuple[str, ...]
     prune: tuple[str, ...]
@@ -65,9 +66,9 @@ def load_recipe(runtime: str, directory: Path | None = None) -> Recipe:
         return Recipe(
             runtime=runtime,
             suite=own["suite"],
-            python=own["python"],
+            python=own["python"] if language_of(runtime) == "python" else "",
             packages=(*base["packages"], *own["packages"]),
-            requirements=tuple(own["requirements"]),
+            requirements=tuple(own.get("requirements", ())),
             prune=(*base["prune"], *own.get("prune", ())),
             max_mb=own.get("max_mb", base["max_mb"]),
             modes={**base["modes"], **own.get("modes", {})},
@@ -91,13 +92,23 @@ def _table(path: Path) -> dict[str, Any]:
 
 def _digest(directory: Path, runtime: str) -> str:
     total = hashlib.sha256(f"{MAKER_VERSION} {os.uname().machine}\n".encode())
-    for path in sorted([directory / "base.toml", directory / f"{runtime}.toml", *ingredients(directory)]):
+    recipes = {"base.toml": directory / "base.toml", f"{runtime}.toml": directory / f"{runtime}.toml"}
+    for name, path in sorted((recipes | ingredients(directory, runtime)).items()):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.relative_to(directory)} {content}\n".encode())
+        total.update(f"{name} {content}\n".encode())
     return total.hexdigest()
 
 
-def ingredients(directory: Path) -> list[Path]:
-    """The files that every image is made with, besides recipes: /etc, the guest side, the tailor."""
-    files = [path for part in ("etc", "guest") for path in (directory / part).rglob("*")]
-    return [p for p in files if p.is_file() and "__pycache__" not in p.parts] + [directory / "tailor"]
+def language_of(runtime: str) -> str:
+    """The directory of the guest side: `python` of python3.13, `provided` of provided.al2023."""
+    return re.split("[^a-z]", runtime, maxsplit=1)[0]
+
+
+def ingredients(directory: Path, runtime: str) -> dict[str, Path]:
+    """The files that an image is made with, besides recipes, by what the tailor calls them: etc/, guest/, itself."""
+    places = {"etc": directory / "etc", "guest": directory / language_of(runtime)}
+    found = {"tailor": directory / "tailor"}
+    for name, place in places.items():
+        files = (path for path in place.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        found |= {f"{name}/{path.relative_to(place)}": path for path in files}
+    return found

@@ -5,10 +5,26 @@ Room: model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Protocol
 
 from sandboxd.model.function import FunctionVersion
+
+
+class ResponseStream(Protocol):
+    """Where an answer goes while it is still being made."""
+
+    too_large: bool  # it broke its limit: the rest was dropped
+
+    def write(self, data: bytes, go_on: Callable[[], None]) -> bool:
+        """Take a piece; False: no more until `go_on` is called."""
+        ...
+
+    def end(self) -> None:
+        """There is no more."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +38,7 @@ class Invocation:
     client_context: str = ""  # JSON, already taken out of base64
     trace_id: str = ""
     tail: bool = False  # LogType=Tail: the last 4 KB of the log come back
+    stream: ResponseStream | None = None  # for an answer that its runtime streams
 
 
 class Outcome(Enum):

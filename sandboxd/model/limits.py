@@ -27,6 +27,7 @@ class Limits:
     unreserved_concurrency: int = 100  # of which at least so much is left for functions that have nothing reserved
     billing_ms: int = 100
     sync_payload_bytes: int = 6 * MIB
+    stream_payload_bytes: int = 20 * MIB
     async_payload_bytes: int = 1 * MIB
     environment_bytes: int = 4096
     init_seconds: int = 10
@@ -36,5 +37,5 @@ class Limits:
 
 PROFILES: dict[str, Limits] = {
     "classic": Limits(),
-    "current": Limits(memory_mb_max=10_240, memory_mb_step=1, billing_ms=1),
+    "current": Limits(memory_mb_max=10_240, memory_mb_step=1, billing_ms=1, stream_payload_bytes=200 * MIB),
 }

@@ -129,7 +129,7 @@ class Scheduler:
 
     def _make(self, environment_id: int, function: FunctionVersion, ahead: bool = False) -> Environment:
         digest = self._image_digest(function.runtime)
-        self._warm(digest)
+        self._warm(function.runtime, digest)
         environment = Environment(environment_id, function, digest, self._ground, self._on_lost, ahead)
         self._environments[environment_id] = environment
         return environment
@@ -138,10 +138,10 @@ class Scheduler:
         """Have runtimes booted ahead of their first invocation."""
         for runtime in runtimes:
             with contextlib.suppress(ApiError):  # its image is gone: an invocation will say so
-                self._warm(self._image_digest(runtime))
+                self._warm(runtime, self._image_digest(runtime))
 
-    def _warm(self, image_digest: bytes) -> None:
-        if image_digest not in self._warmed:
+    def _warm(self, runtime: str, image_digest: bytes) -> None:
+        if image_digest not in self._warmed and guest_environ.boots_ahead(runtime):
             self._warmed.add(image_digest)
             environ = guest_environ.sealed(guest_environ.of_stem())
             try:

@@ -7,6 +7,8 @@ import pytest
 
 from tests.support import images
 
+of_python = pytest.mark.parametrize("runtime", images.PYTHONS, indirect=True, scope="session")
+
 
 @pytest.fixture(scope="session", params=images.RUNTIMES)
 def runtime(request: pytest.FixtureRequest) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.images.conftest import of_python
+
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and chroot")
 
 FUNCTION = """
@@ -119,6 +121,7 @@ def invoke(tree: Path, code: Path, api: RuntimeApi, **variables: str) -> tuple[s
     return *api.posted, log
 
 
+@of_python
 def test_a_function_finds_itself_as_at_aws(tree: Path, runtime: str, code: Path, api: RuntimeApi) -> None:
     path, answer, log = invoke(tree, code, api)
     assert path == "/2018-06-01/runtime/invocation/request-1/response"
@@ -138,12 +141,14 @@ def test_a_function_finds_itself_as_at_aws(tree: Path, runtime: str, code: Path,
     assert log == ""
 
 
+@of_python
 def test_a_pythonpath_of_the_functions_own_replaces_the_layers(tree: Path, code: Path, api: RuntimeApi) -> None:
     _, answer, _ = invoke(tree, code, api, PYTHONPATH="/var/task/vendored")
     assert answer["path"][:3] == ["/var/task", "/var/runtime", "/var/task/vendored"]
     assert answer["pythonpath"] == "/var/task/vendored"
 
 
+@of_python
 def test_a_wrapper_starts_the_runtime(tree: Path, runtime: str, code: Path, api: RuntimeApi) -> None:
     wrapper = code / "wrapper"
     wrapper.write_text('#!/bin/sh\necho "wrapped $*"\nexec "$@"\n')
@@ -153,6 +158,7 @@ def test_a_wrapper_starts_the_runtime(tree: Path, runtime: str, code: Path, api:
     assert answer["execution"] == f"AWS_Lambda_{runtime}"
 
 
+@of_python
 def test_a_missing_handler_module_is_awss_error(tree: Path, code: Path, api: RuntimeApi) -> None:
     path, answer, log = invoke(tree, code, api, _HANDLER="nowhere.handler")
     assert path == "/2018-06-01/runtime/init/error"
@@ -161,6 +167,7 @@ def test_a_missing_handler_module_is_awss_error(tree: Path, code: Path, api: Run
     assert "[ERROR] Runtime.ImportModuleError" in log
 
 
+@of_python
 @pytest.mark.parametrize(
     ("mode", "status", "message"), [(None, 127, "does not exist"), (0o644, 126, "is not an executable")]
 )

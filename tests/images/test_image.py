@@ -12,6 +12,7 @@ import pytest
 
 from sandboxd.images.recipe import load_recipe
 from sandboxd.images.seal import seal
+from tests.images.conftest import of_python
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="images are built by root, and tried with chroot")
 
@@ -101,10 +102,12 @@ def test_mount_points_and_etc(tree: Path) -> None:
     assert (tree / "etc/hosts").read_text() == "127.0.0.1 localhost\n"
 
 
+@of_python
 def test_the_whole_standard_library_is_there_and_compiled(tree: Path, runtime: str) -> None:
     assert run(tree, f"/usr/bin/{runtime}", "-c", IMPORT_ALL.format(absent=NOT_THERE)) == ""
 
 
+@of_python
 def test_compiled_files_are_never_checked_against_their_source(tree: Path, runtime: str) -> None:
     compiled = [*(tree / "usr/lib" / runtime).rglob("*.pyc"), *(tree / "var/runtime").rglob("*.pyc")]
     assert len(compiled) > 500
@@ -115,6 +118,7 @@ def test_compiled_files_are_never_checked_against_their_source(tree: Path, runti
     assert len(sources) == len(compiled)
 
 
+@of_python
 def test_what_functions_expect_of_python(tree: Path) -> None:
     script = """
 import awslambdaric.bootstrap, runtime_client
@@ -140,13 +144,26 @@ print(awslambdaric.__version__)
         ("id -un", "sbx_user1051\n"),
         ("printf 'b\\na\\n' | sort | sed s/a/c/ | grep c | awk '{print NR, $1}'", "1 c\n"),
         ("bash -c 'echo $0'", "bash\n"),
-        ("for name in python3 python gzip tar xargs; do command -v $name; done | tr '\\n' ' '",
-         "/var/lang/bin/python3 /var/lang/bin/python /usr/bin/gzip /usr/bin/tar /usr/bin/xargs "),
+        ("for name in gzip tar xargs; do command -v $name; done | tr '\\n' ' '",
+         "/usr/bin/gzip /usr/bin/tar /usr/bin/xargs "),
         ("find / -xdev -name nothing-of-that-name", ""),
     ],
 )  # fmt: skip
 def test_what_functions_expect_of_a_shell(tree: Path, command: str, output: str) -> None:
     assert run(tree, "/bin/sh", "-c", command) == output
+
+
+@of_python
+def test_python_is_on_the_path(tree: Path) -> None:
+    found = run(tree, "/bin/sh", "-c", "for name in python3 python; do command -v $name; done")
+    assert found.split() == ["/var/lang/bin/python3", "/var/lang/bin/python"]
+
+
+@pytest.mark.parametrize("runtime", ["provided.al2023"], indirect=True, scope="session")
+def test_without_a_language_there_is_curl_and_no_interpreter(tree: Path) -> None:
+    assert run(tree, "/usr/bin/curl", "--version").startswith("curl ")
+    assert not [*tree.glob("usr/bin/python*"), *tree.glob("usr/lib/python*"), *tree.glob("usr/bin/perl*")]
+    assert os.listdir(tree / "var/runtime") == ["bootstrap"]
 
 
 def test_links_lead_somewhere_inside(tree: Path) -> None:

@@ -13,8 +13,8 @@ def recipes(tmp_path: Path) -> Path:
     return Path(shutil.copytree(recipes_directory(), tmp_path / "rootfs"))
 
 
-def test_the_two_runtimes_are_known() -> None:
-    assert known_runtimes() == ["python3.11", "python3.13"]
+def test_the_runtimes_are_known() -> None:
+    assert known_runtimes() == ["provided.al2023", "python3.11", "python3.13"]
 
 
 @pytest.mark.parametrize(("runtime", "suite"), [("python3.13", "trixie"), ("python3.11", "bookworm")])
@@ -35,7 +35,7 @@ def test_no_pattern_leaves_the_image() -> None:
 
 @pytest.mark.parametrize("runtime", ["python2.7", "base", "../rootfs/base", "", "tailor"])
 def test_an_unknown_runtime_names_those_known(runtime: str) -> None:
-    with pytest.raises(ImageError, match=r"known: python3\.11, python3\.13"):
+    with pytest.raises(ImageError, match=r"known: provided\.al2023, python3\.11, python3\.13"):
         load_recipe(runtime)
 
 
@@ -58,7 +58,7 @@ def test_broken_toml_names_the_file(recipes: Path) -> None:
         load_recipe("python3.13", recipes)
 
 
-@pytest.mark.parametrize("changed", ["base.toml", "python3.13.toml", "tailor", "guest/bootstrap.py", "etc/passwd"])
+@pytest.mark.parametrize("changed", ["base.toml", "python3.13.toml", "tailor", "python/bootstrap.py", "etc/passwd"])
 def test_every_ingredient_changes_the_digest(recipes: Path, changed: str) -> None:
     before = load_recipe("python3.13", recipes).digest
     assert before == load_recipe("python3.13").digest
@@ -69,6 +69,7 @@ def test_every_ingredient_changes_the_digest(recipes: Path, changed: str) -> Non
 
 def test_one_runtime_does_not_change_with_another(recipes: Path) -> None:
     before = load_recipe("python3.13", recipes).digest
-    with (recipes / "python3.11.toml").open("a") as file:
-        file.write("# changed\n")
+    for other in ("python3.11.toml", "provided/bootstrap"):
+        with (recipes / other).open("a") as file:
+            file.write("# changed\n")
     assert load_recipe("python3.13", recipes).digest == before

@@ -13,7 +13,8 @@ from sandboxd.config import Config
 from sandboxd.images import maker
 from tests.support.places import IMAGES, make_places
 
-RUNTIMES = ("python3.13", "python3.11")
+PYTHONS = ("python3.13", "python3.11")
+RUNTIMES = (*PYTHONS, "provided.al2023")
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """The real functions under tests/functions: read, vendored with wheels from PyPI and packed, each once.
 
 `function.toml` may name: runtime, handler, memory, timeout, packages (requirements with exact versions), [environment],
-[policy] (the members of the policy document) and [files] (sources that may not stand as files).
+[policy] (the members of the policy document) and [files] (sources that may not stand as files). A C source is packed as
+the program that it is compiled to.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tests.support.places import FUNCTIONS, PACKAGES, TIME_FACTOR, make_places
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
-_FORMAT = b"1"  # of the packages: a change here packs them anew
+_FORMAT = b"2"  # of the packages: a change here packs them anew
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,12 @@ def _add(archive: zipfile.ZipFile, name: str, content: bytes, mode: int) -> None
 
 def _packed(directory: Path, about: dict[str, Any], runtime: str) -> Path:
     make_places()
-    sources = {path.name: path.read_bytes() for path in sorted(directory.glob("*.py"))}
-    sources |= {name: text.encode() for name, text in about.get("files", {}).items()}
+    paths = (path for path in sorted(directory.iterdir()) if path.is_file() and path.name != "function.toml")
+    sources = {path.name: (path.read_bytes(), path.stat().st_mode & 0o755) for path in paths}
+    sources |= {name: (text.encode(), 0o644) for name, text in about.get("files", {}).items()}
     digest = hashlib.sha256(_FORMAT + runtime.encode() + repr(about.get("packages", [])).encode())
-    for name, content in sources.items():
-        digest.update(name.encode() + b"\0" + hashlib.sha256(content).digest())
+    for name, (content, mode) in sources.items():
+        digest.update(f"{name}\0{mode:o}".encode() + hashlib.sha256(content).digest())
     target = PACKAGES / f"{directory.name}-{digest.hexdigest()[:16]}.zip"
     if target.exists():
         return target
@@ -92,14 +94,25 @@ def _packed(directory: Path, about: dict[str, Any], runtime: str) -> Path:
         if about.get("packages"):
             _vendor(about["packages"], runtime, Path(scratch) / "tree")
         with zipfile.ZipFile(Path(scratch) / "zip", "w") as archive:
-            for name, content in sources.items():
-                _add(archive, name, content, 0o644)
+            for name, (content, mode) in sources.items():
+                if name.endswith(".c"):
+                    _add(
+                        archive, name.removesuffix(".c"), _compiled(directory / name, Path(scratch) / "program"), 0o755
+                    )
+                else:
+                    _add(archive, name, content, mode)
             for path in sorted((Path(scratch) / "tree").rglob("*")):
                 if path.is_file():
                     mode = 0o755 if os.access(path, os.X_OK) else 0o644
                     _add(archive, str(path.relative_to(Path(scratch) / "tree")), path.read_bytes(), mode)
         (Path(scratch) / "zip").rename(target)
     return target
+
+
+def _compiled(source: Path, target: Path) -> bytes:
+    """A program that needs nothing of the image that it will run in."""
+    subprocess.run(["cc", "-static", "-O2", "-Wall", "-Werror", "-o", target, source], check=True)
+    return target.read_bytes()
 
 
 def _vendor(requirements: list[str], runtime: str, target: Path) -> None:

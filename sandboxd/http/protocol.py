@@ -1,12 +1,8 @@
-"""HTTP/1.1 for the two hot doors, the endpoint and the Runtime API: one asyncio protocol on httptools.
+"""One connection.
 
-Room: service. May: parse and frame. May not: know what a path means.
+Room: service. May: parse and frame.
 
-A framework costs more than the whole warm path of an invocation (docs/architecture.md has the figures), so a request
-goes from the parser to its handler in one call: no task, no copy of headers, no middleware. Bodies are buffered up to
-the door's limit and against one budget for the whole host.
-
-One file of some length because it is one state machine: parser callbacks, transport callbacks and answers of a
+One class of some length because it is one state machine: parser callbacks, transport callbacks and answers of a
 connection share its state, and reading them apart would not be easier.
 """
 
@@ -16,12 +12,25 @@ import asyncio
 import functools
 import logging
 from collections import deque
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 import httptools
+
+from sandboxd.http.values import (
+    Admission,
+    Budget,
+    Chunks,
+    Handler,
+    HttpLimits,
+    Oversized,
+    Refusal,
+    Request,
+    Response,
+    Sink,
+    Streaming,
+    plain_refusal,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,76 +40,11 @@ _MAX_PIPELINED = 32  # requests in one read; no client of AWS's sends a second b
 _UNREAD = 64 * 1024  # bytes of answers that a client may leave unread while it asks for more
 _FIELD_COST = 128  # bytes that a field counts beyond its own: two strings and their place in a dictionary take as much
 _EARLY = 64 * 1024  # a body above this is judged by its head; a smaller one costs less than a new connection
+_STREAMED_CHUNK = 4  # bytes that a chunk has on average at least where it is sent on as it comes: a token is no more
 _MAX_HEADER_PIECES = 1024  # the parser copies a header's beginning with every further piece of it
 _LINGER_SECONDS = 5.0  # how long a refused peer has to finish what it sends and read the answer
 
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
-
-
-@dataclass(slots=True)
-class Request:
-    """One parsed request. Header names are lower-case; of a repeated header the last value counts, unless it is one
-    of `HttpLimits.unique`, where a repetition is refused (a signature must not cover one value and serve another)."""
-
-    method: str
-    target: str  # path and query as sent
-    headers: dict[str, str]
-    body: bytes = b""
-    peer: Any = None  # what the door knows of the connection: its transport's extra information
-
-
-@dataclass(slots=True)
-class Response:
-    """One answer; Content-Length is added, Date is not (AWS's clients do not read it)."""
-
-    status: int
-    body: bytes = b""
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-class Budget:
-    """How many bytes of bodies may be buffered at one time: by one door, and behind it (`whole`) by the host."""
-
-    def __init__(self, limit: int, whole: Budget | None = None) -> None:
-        self.limit, self.used, self._whole = limit, 0, whole
-
-    def take(self, count: int) -> bool:
-        """Take bytes from the budget; False, and nothing taken, where they are not there."""
-        if self.used + count > self.limit or (self._whole is not None and not self._whole.take(count)):
-            return False
-        self.used += count
-        return True
-
-    def give_back(self, count: int) -> None:
-        """Return bytes taken."""
-        self.used -= count
-        if self._whole is not None:
-            self._whole.give_back(count)
-
-
-@dataclass(frozen=True, slots=True)
-class HttpLimits:
-    """What one door accepts: sizes in bytes, times in seconds."""
-
-    body: int
-    header: int = 16 * 1024
-    request_seconds: float = 60  # from the first byte of a request to its last
-    idle_seconds: float = 300  # a kept-alive connection without a request
-    unique: frozenset[str] = frozenset({"host", "content-length", "authorization"})
-    connections: int = 0  # at one time; further ones are reset; 0: any number
-    discard: int = 64 * 1024 * 1024  # of a refused body, read and dropped so that the peer comes to read the answer
-    half_close: bool = True  # a peer that sent its last byte may still wait for its answer
-
-
-Handler = Callable[[Request], Response | asyncio.Future[Response] | Coroutine[Any, Any, Response]]
-Refusal = Callable[[int, str], Response]
-Oversized = Callable[[Request], Response]
-Admission = Callable[[Request], Response | None]
-
-
-def plain_refusal(status: int, reason: str) -> Response:
-    """The answer to what is not HTTP or breaks a limit, where a door has no words of its own."""
-    return Response(status, reason.encode() + b"\n", {"Content-Type": "text/plain"})
 
 
 class HttpProtocol(asyncio.Protocol):
@@ -108,9 +52,10 @@ class HttpProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_admission", "_body", "_budget", "_buffered", "_chunks", "_closing", "_connections", "_deadline",
-        "_discarded", "_handler", "_header_begun", "_header_bytes", "_header_charged", "_header_pieces",
+        "_discarded", "_full", "_handler", "_header_begun", "_header_bytes", "_header_charged", "_header_pieces",
         "_header_unparsed", "_headers", "_idle", "_in_header", "_limits", "_loop", "_messages", "_oversized",
-        "_parser", "_pending", "_refusal", "_refused", "_size", "_target", "_task", "_timer", "_transport",
+        "_parser", "_pending", "_refusal", "_refused", "_sink", "_size", "_streaming", "_target", "_task", "_timer",
+        "_transport", "_writable",
     )  # fmt: skip
 
     def __init__(
@@ -122,14 +67,19 @@ class HttpProtocol(asyncio.Protocol):
         refusal: Refusal = plain_refusal,
         oversized: Oversized | None = None,
         admission: Admission | None = None,
+        streaming: Streaming | None = None,
     ) -> None:
+        self._streaming = streaming
+        self._sink: Sink | None = None  # takes the body that is coming
+        self._full = False  # it takes no more at the moment
+        self._writable: asyncio.Future[None] | None = None  # while a peer does not read
         self._handler, self._limits, self._budget, self._refusal = handler, limits, budget, refusal
         self._oversized, self._admission, self._connections = oversized, admission, connections
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
         self._pending: deque[tuple[Request, bool, int]] = deque()
-        self._task: asyncio.Future[Response] | None = None
+        self._task: asyncio.Future[Any] | None = None  # makes the answer, or sends one that is still being made
         self._buffered = self._discarded = 0
         self._closing = self._refused = self._in_header = self._header_begun = False
         self._idle = True
@@ -161,8 +111,23 @@ class HttpProtocol(asyncio.Protocol):
         self._buffered = 0
         self._pending.clear()
         self._forget_parser()
+        self._abort_sink()
         if self._task is not None:
             self._task.cancel()
+
+    def _abort_sink(self) -> None:
+        if self._sink is not None:
+            sink, self._sink = self._sink, None
+            sink.abort()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        assert self._writable is not None
+        if not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -207,8 +172,16 @@ class HttpProtocol(asyncio.Protocol):
         self._parser = None  # type: ignore[assignment]  # nothing is parsed any more
 
     def _read_on(self) -> None:
-        if len(self._pending) < 2 and not self._transport.is_closing():
+        if len(self._pending) < 2 and not self._full and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def _on_room(self) -> None:
+        self._full = False
+        self._read_on()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._transport.abort()
 
     def finish(self) -> None:
         """Close behind the next answer."""
@@ -269,6 +242,8 @@ class HttpProtocol(asyncio.Protocol):
             self._refuse_body(f"body of {length} bytes is larger than {self._limits.body}")
         elif (int(length) > _EARLY or "transfer-encoding" in self._headers) and (refused := self._judge_head()):
             self._refuse(refused.status, "", refused)
+        elif self._streaming and "transfer-encoding" in self._headers and not self._pending:
+            self._sink = self._streaming(self._head())
         elif self._headers.get("expect", "").lower() == "100-continue":
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
@@ -282,14 +257,18 @@ class HttpProtocol(asyncio.Protocol):
 
     def on_chunk_header(self) -> None:
         self._chunks += 1
-        if self._chunks > 1024 + self._size // 64:
+        if self._chunks > 1024 + self._size // (64 if self._sink is None else _STREAMED_CHUNK):
             self._refuse(400, "chunks are too small")
 
     def on_body(self, body: bytes) -> None:
         if self._refused:
             return
         self._size += len(body)
-        if self._size > self._limits.body:
+        if self._sink is not None:
+            if not self._sink.write(body, self._on_room):
+                self._full = True
+                self._transport.pause_reading()
+        elif self._size > self._limits.body:
             self._refuse_body(f"body is larger than {self._limits.body} bytes")
         elif not self._budget.take(len(body)):
             self._refuse(503, "too many bytes of requests are waiting")
@@ -314,7 +293,9 @@ class HttpProtocol(asyncio.Protocol):
             self._headers,
             self._body[0] if len(self._body) == 1 else b"".join(self._body),  # type: ignore[arg-type]
             self._transport,
+            self._sink,
         )
+        self._sink = None
         self._pending.append((request, self._parser.should_keep_alive(), self._header_charged))
         self._reset()
         if self._task is None and len(self._pending) == 1:
@@ -349,6 +330,8 @@ class HttpProtocol(asyncio.Protocol):
 
     def _answer(self, response: Response) -> None:
         if not self._pending or self._transport.is_closing():
+            if response.chunks is not None:
+                response.chunks.close()
             return
         request, keep_alive, header_charged = self._pending.popleft()
         held = len(request.body) + header_charged
@@ -356,6 +339,34 @@ class HttpProtocol(asyncio.Protocol):
         self._buffered -= held
         keep_alive = keep_alive and not self._closing
         self._write(response, keep_alive, request.method)
+        if response.chunks is None:
+            self._go_on(keep_alive)
+        else:
+            self._task = self._loop.create_task(self._stream(response.chunks))
+            self._task.add_done_callback(functools.partial(self._on_streamed, keep_alive))
+
+    async def _stream(self, chunks: Chunks) -> None:
+        """Send a body as fast as it is made and read."""
+        try:
+            async for chunk in chunks:
+                self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                if self._writable is not None:
+                    await self._writable
+            self._transport.write(b"0\r\n\r\n")
+        finally:
+            chunks.close()
+
+    def _on_streamed(self, keep_alive: bool, task: asyncio.Future[None]) -> None:
+        self._task = None
+        if not task.cancelled() and task.exception() is None:
+            self._go_on(keep_alive)
+            return
+        if not task.cancelled():
+            log.error("an answer was cut short", exc_info=task.exception())
+        self._transport.abort()
+
+    def _go_on(self, keep_alive: bool) -> None:
+        """An answer is on its way: to the next request."""
         if not keep_alive:
             self._transport.close()
         elif self._pending:
@@ -369,7 +380,9 @@ class HttpProtocol(asyncio.Protocol):
         status, body = response.status, response.body
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in response.headers.items()]
-        if status != 204:
+        if response.chunks is not None:
+            lines.append("Transfer-Encoding: chunked\r\n")
+        elif status != 204:
             lines.append(f"Content-Length: {len(body)}\r\n")
         lines.append("\r\n" if keep_alive else "Connection: close\r\n\r\n")
         head = "".join(lines).encode("latin-1", "replace")
@@ -391,6 +404,7 @@ class HttpProtocol(asyncio.Protocol):
         if self._refused:
             return
         self._refused = True
+        self._abort_sink()
         if self._pending:  # an answer now would be taken for that of the request before
             self._transport.abort()
         elif not self._transport.is_closing():
@@ -406,59 +420,10 @@ class HttpProtocol(asyncio.Protocol):
     def _on_timer(self) -> None:
         now = self._loop.time()
         when = now + self._limits.idle_seconds
-        if self._task is None and not self._pending:
+        if self._task is None and not self._pending and self._sink is None:  # whose end is its reader's to decide
             if now >= self._deadline:
                 self._transport.abort()
                 return
             # A deadline can come nearer (idle, then a request): look again no later than a request may take.
             when = min(self._deadline, now + self._limits.request_seconds)
         self._timer = self._loop.call_at(when, self._on_timer)
-
-
-@dataclass(slots=True)
-class Server:
-    """A listening door and its connections."""
-
-    server: asyncio.Server
-    connections: set[HttpProtocol]
-
-    def stop_listening(self) -> None:
-        """Take no further connection; those that wait in the backlog stay there for whoever holds the socket next."""
-        self.server.close()
-
-    async def finish(self, last: float) -> None:
-        """Answer each connection once more and close it, an idle one after `last` seconds; return when all are."""
-        for connection in self.connections:
-            connection.finish()
-        await asyncio.sleep(last if self.connections else 0)
-        while self.connections:
-            for connection in list(self.connections):
-                connection.close_idle()
-            await asyncio.sleep(0.01)
-
-    def abort(self) -> None:
-        """End the door with every connection."""
-        self.server.close()
-        for connection in list(self.connections):
-            connection._transport.abort()
-
-
-async def serve(
-    sock: Any,
-    handler: Handler,
-    limits: HttpLimits,
-    budget: Budget,
-    refusal: Refusal = plain_refusal,
-    backlog: int = 128,
-    oversized: Oversized | None = None,
-    admission: Admission | None = None,
-) -> Server:
-    """Serve a listening socket (TCP or unix) that is already bound, and own it from now on.
-
-    `oversized` answers a request whose body breaks the limit, from its head alone, before the rest is dropped;
-    `admission` refuses, by its head alone, a request whose body is large or of unknown length, where it can.
-    """
-    connections: set[HttpProtocol] = set()
-    factory = functools.partial(HttpProtocol, handler, limits, budget, connections, refusal, oversized, admission)
-    server = await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=backlog)
-    return Server(server, connections)
