@@ -67,11 +67,11 @@ def test_a_function_may_invoke_what_its_role_allows(daemon: Daemon, deployed: De
     assert ask(echo) == "x"
     assert ask(other)[0] == 403
     # What the other's own policy grants the role is enough.
-    grant = {"FunctionName": other, "StatementId": "s", "Action": "lambda:InvokeFunction"}
-    client: Any = daemon.lambda_client
-    client.add_permission(Principal=f"arn:aws:iam::{account}:role/service/worker", **grant)
+    role = f"arn:aws:iam::{account}:role/service/worker"
+    assert role in done(daemon, "permission", "add", other, "s", "--principal", role)
+    assert role in done(daemon, "permission", "list", other)
     assert ask(other) == "x"
-    client.remove_permission(FunctionName=other, StatementId="s")
+    done(daemon, "permission", "remove", other, "s")
     assert ask(other)[0] == 403
     done(daemon, "role", "delete", "worker")
     assert ask(other) == "x"

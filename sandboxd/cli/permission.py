@@ -1,0 +1,73 @@
+"""`sandboxd permission`: the resource-based policies of functions, versions and aliases.
+
+Room: command line.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from sandboxd.cli.client import function_path
+from sandboxd.cli.context import Context, function_argument, output_option
+from sandboxd.cli.output import show_json, show_table
+
+
+@click.group
+def permission() -> None:
+    """Permit others to invoke functions, show and take back what was permitted.
+
+    NAME:QUALIFIER means a version or an alias, which has permissions of its own.
+    """
+
+
+@permission.command(epilog="Example: sandboxd permission add hello s3 --principal s3.amazonaws.com")
+@function_argument
+@click.argument("statement")
+@click.option("--principal", required=True, help="An account, the ARN of a user or a role, a service, or *.")
+@click.option("--action", default="lambda:InvokeFunction", show_default=True, help="What is permitted.")
+@click.option("--source-arn", help="The resource for which a service asks; * and ? are wildcards.")
+@click.option("--source-account", help="The account for which a service asks.")
+@output_option
+@click.pass_obj
+def add(context: Context, /, name: str, statement: str, **options: str | None) -> None:
+    """Add a statement with the id STATEMENT to the policy of the function NAME, and print it."""
+    members = {"".join(map(str.title, option.split("_"))): value for option, value in options.items()}
+    body = {"StatementId": statement} | {member: value for member, value in members.items() if value is not None}
+    answer = context.client.call("AddPermission", "POST", function_path(name, "/policy"), body)
+    show_json(json.loads(answer["Statement"]))
+
+
+@permission.command(name="list", epilog="Example: sandboxd permission list hello:live")
+@function_argument
+@output_option
+@click.pass_obj
+def list_permissions(context: Context, name: str) -> None:
+    """List the statements of the policy of the function NAME."""
+    answer = context.client.call("GetPolicy", "GET", function_path(name, "/policy"))
+    policy = json.loads(answer["Policy"])
+    if context.output == "json":
+        show_json(policy)
+        return
+    columns = ["Sid", "Action", "Principal", "Condition"]
+    show_table(columns, [{column: _text(row.get(column)) for column in columns} for row in policy["Statement"]])
+
+
+@permission.command(epilog="Example: sandboxd permission remove hello s3")
+@function_argument
+@click.argument("statement")
+@output_option
+@click.pass_obj
+def remove(context: Context, name: str, statement: str) -> None:
+    """Remove the statement STATEMENT from the policy of the function NAME."""
+    path = function_path(name, f"/policy/{quote(statement, safe='')}")
+    context.client.call("RemovePermission", "DELETE", path)
+    if context.output == "json":
+        show_json({"Removed": statement})
+
+
+def _text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict) else value
