@@ -12,7 +12,7 @@ from tests.support.places import REPOSITORY
 PAGE = REPOSITORY / "docs" / "api.md"
 _HEAD = """# Operations
 
-What there is of the AWS Lambda API (botocore's model of 2015-03-31); `python -m tests.support.api_page` makes this page,
+What there is of the AWS Lambda API (botocore's model of 2015-03-31). `python -m tests.support.api_page` makes this page
 and a test holds it to the code. What is not there is answered by `NotImplementedException` (501) with its name, and a
 member of a request that asks for something that is not there by an error that names it.
 
