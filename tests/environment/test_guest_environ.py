@@ -39,6 +39,11 @@ def test_the_variables_are_aws_s(tmp_path: Path) -> None:
     }
 
 
+def test_initialised_ahead(tmp_path: Path) -> None:
+    environ = guest_environ.variables(make_function(tmp_path), "eu-central-1", "stream", ahead=True)
+    assert environ["AWS_LAMBDA_INITIALIZATION_TYPE"] == "provisioned-concurrency"
+
+
 def test_own_variables_override_nothing_reserved(tmp_path: Path) -> None:
     own = [("PATH", "/mine"), ("MINE", "1")] + [(name, "stolen") for name in guest_environ.RESERVED]
     function = make_function(tmp_path, variables=tuple(own))

@@ -33,7 +33,7 @@ from sandboxd.scheduler.pool import (
     Tick,
     VersionRetired,
 )
-from sandboxd.scheduler.provisioned import AT_A_TIME
+from sandboxd.scheduler.provisioned import AT_A_TIME, Standing
 
 
 def make(concurrency: int, keep_alive: float, memory: int = 1 << 40) -> Pool:
@@ -110,6 +110,64 @@ def test_the_account_s_limit() -> None:
     assert pool.handle(arrived("e"), 0) == [Reject("e", Reason.CONCURRENCY)]
     assert pool.handle(EnvironmentFailed(2), 0) == [Destroy(2)]
     assert pool.handle(arrived("f"), 0) == [Start("f", 3)]
+
+
+def test_what_is_reserved_is_a_guarantee_and_a_cap() -> None:
+    pool = make(3, 60)
+    assert pool.handle(Allotted("f", 2), 0) == []
+    assert pool.handle(arrived("a", "g:1", "g"), 0) == [Start("a", 1)]
+    assert pool.handle(arrived("b", "g:1", "g"), 0) == [Reject("b", Reason.CONCURRENCY)]
+    assert pool.handle(arrived("c", "f:1"), 0) == [Start("c", 2)]
+    assert pool.handle(arrived("d", "f:2"), 0) == [Start("d", 3)]
+    assert pool.handle(arrived("e", "f:1"), 0) == [Reject("e", Reason.RESERVED)]
+    assert pool.handle(Allotted("f", None), 0) == []
+    assert pool.handle(arrived("g", "f:1"), 0) == [Reject("g", Reason.CONCURRENCY)]
+    assert pool.handle(EnvironmentFailed(3), 0) == [Destroy(3)]
+    assert pool.handle(arrived("h", "g:1", "g"), 0) == [Start("h", 4)]
+    assert pool.handle(Allotted("g", 0), 0) == []
+    assert pool.in_flight == 3  # nothing that runs is lost
+    assert pool.handle(arrived("i", "g:1", "g"), 0) == [Reject("i", Reason.RESERVED)]
+
+
+def test_made_ahead_and_kept() -> None:
+    pool = make(10, 60)
+    assert pool.handle(Allotted("f", None, {"f:1": 2}), 0) == [Prepare(1, "f:1"), Prepare(2, "f:1")]
+    assert pool.handle(EnvironmentReady(1, 5), 1) == [Freeze(1)]
+    assert pool.standing("f:1") == Standing(1, 1)
+    assert pool.handle(arrived("a"), 1) == [Assign("a", 1)]
+    assert pool.handle(arrived("b"), 1) == [Start("b", 3)]  # spills over
+    assert pool.handle(EnvironmentReady(2), 1) == [Freeze(2)]
+    pool.handle(InvocationFinished(1, True), 2)
+    pool.handle(EnvironmentReady(3), 2)
+    pool.handle(InvocationFinished(3, True), 2)
+    assert pool.handle(Tick(), 1000) == [Destroy(3)]
+    assert pool.handle(arrived("c"), 1000) == [Assign("c", 1)]
+    assert pool.handle(InvocationFinished(1, False), 1001) == [Destroy(1), Prepare(4, "f:1")]
+    assert pool.handle(EnvironmentFailed(4), 1002) == [Destroy(4)]
+    assert (pool.standing("f:1"), pool.next_tick()) == (Standing(1, 1, failing=True), 1003)
+    assert pool.handle(Tick(), 1003) == [Prepare(5, "f:1")]
+    assert pool.handle(EnvironmentFailed(5), 1003) == [Destroy(5)]
+    assert pool.next_tick() == 1005  # each time twice as long
+    assert pool.handle(Allotted("f", None), 1004) == [Destroy(2)]
+    assert pool.next_tick() is None
+
+
+def test_the_old_go_when_the_new_are_there() -> None:
+    pool = make(10, 60)
+    pool.handle(Allotted("f", None, {"f:1": 1}), 0)
+    pool.handle(EnvironmentReady(1), 0)
+    assert pool.handle(Allotted("f", None, {"f:2": 1}), 1) == [Prepare(2, "f:2")]
+    assert pool.handle(arrived("a"), 1) == [Assign("a", 1)]
+    assert pool.handle(InvocationFinished(1, True), 2) == [Freeze(1)]
+    assert pool.handle(EnvironmentReady(2), 3) == [Freeze(2), Destroy(1)]
+
+
+def test_a_few_are_made_at_a_time_in_turn() -> None:
+    pool = make(100, 60)
+    pool.handle(Allotted("f", None, {"f:1": 40}), 0)
+    assert pool.handle(Allotted("g", None, {"g:1": 1}), 0) == []
+    assert pool.handle(EnvironmentReady(1), 0)[1:] == [Prepare(AT_A_TIME + 1, "f:1")]
+    assert pool.handle(EnvironmentReady(2), 0)[1:] == [Prepare(AT_A_TIME + 2, "g:1")]
 
 
 def test_retirement() -> None:

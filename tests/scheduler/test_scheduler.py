@@ -17,6 +17,7 @@ from sandboxd.errors import ApiError, StepFailed
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import InvocationResult, Outcome
 from sandboxd.privsep.client import BuilderGone
+from sandboxd.scheduler.provisioned import Standing
 from sandboxd.scheduler.scheduler import Scheduler
 from tests.environment.loopback import IMAGE, LoopbackBuilder, make_config, make_function, make_invocation, no_door, run
 
@@ -292,6 +293,76 @@ def test_a_caller_that_goes_away_ends_nothing(tmp_path: Path) -> None:
             assert play.scheduler.environments()[0]["Invocations"] == count
         assert (await play.numbers(function))[1] == 4
         assert play.builder.bound == [1]
+
+    play(tmp_path, scene)
+
+
+def test_reserved(tmp_path: Path) -> None:
+    async def scene(play: Play) -> None:
+        function, other = play.function(), play.function(name="other")
+        play.scheduler.allot("hello", 1, {})
+        running = asyncio.ensure_future(play.numbers(function, sleep=0.3))
+        await play.until(lambda: play.scheduler.environments())
+        with pytest.raises(ApiError) as raised:
+            await play.invoke(function)
+        error = raised.value
+        assert (error.code, error.status, error.message) == ("TooManyRequestsException", 429, "Rate Exceeded.")
+        assert error.members == {"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}
+        await asyncio.gather(running, play.numbers(other))
+        play.scheduler.allot("hello", None, {})
+        await asyncio.gather(play.numbers(function, sleep=0.1), play.numbers(function, sleep=0.1))
+
+    play(tmp_path, scene, concurrency=2)
+
+
+def test_environments_ahead(tmp_path: Path) -> None:
+    async def scene(play: Play) -> None:
+        function = play.function()
+        play.scheduler.allot("hello", None, {function: 2})
+        await play.until(lambda: [row["State"] for row in play.scheduler.environments()] == ["Frozen"] * 2)
+        assert play.scheduler.standing(function.key) == Standing(2, 2)
+        assert {e["AWS_LAMBDA_INITIALIZATION_TYPE"] for e in play.builder.environs.values()} == {
+            "provisioned-concurrency"
+        }
+        calls = [asyncio.ensure_future(play.numbers(function, sleep=0.2)) for _ in range(3)]
+        await play.until(lambda: play.scheduler.standing(function.key) == Standing(2, 0))
+        answers = await asyncio.gather(*calls)
+        assert [count for _, count in answers] == [1, 1, 1]
+        assert play.builder.environs[3]["AWS_LAMBDA_INITIALIZATION_TYPE"] == "on-demand"
+        play.builder.processes[1].kill()
+        await play.until(lambda: play.builder.bound == [1, 2, 3, 4])
+        await play.until(lambda: play.scheduler.standing(function.key) == Standing(2, 2))
+        await play.until(lambda: 3 in play.builder.destroyed)  # grows old as ever, the others do not
+        newer = replace(function, revision_id="r2")
+        play.scheduler.retire(function.key)
+        play.scheduler.allot("hello", None, {newer: 1})
+        await play.until(lambda: play.scheduler.standing(newer.key) == Standing(1, 1))
+        assert len(play.scheduler.environments()) == 1
+        assert play.builder.warmed
+
+    play(tmp_path, scene, keep_alive=0.5)
+
+
+def test_what_cannot_be_made_ahead_is_tried_again(tmp_path: Path) -> None:
+    async def scene(play: Play) -> None:
+        function = play.function()
+        play.builder.failure = StepFailed("seccomp", 22)
+        play.scheduler.allot("hello", None, {function: 1})
+        await play.until(lambda: play.scheduler.standing(function.key).failing)
+        play.builder.failure = None
+        assert (await play.numbers(function))[1] == 1  # meanwhile it runs as ever
+        await play.until(lambda: play.scheduler.standing(function.key) == Standing(1, 1))
+
+    play(tmp_path, scene)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 20])
+def test_a_stop_ends_what_is_being_made_ahead(tmp_path: Path, turns: int) -> None:
+    async def scene(play: Play) -> None:
+        play.scheduler.allot("hello", None, {play.function("import time\ntime.sleep(60)"): 3})
+        for _ in range(turns):
+            await asyncio.sleep(0.01)
+        await asyncio.wait_for(play.scheduler.drain(0), 10)
 
     play(tmp_path, scene)
 
