@@ -27,7 +27,6 @@ class AccountApi:
 
     async def get_account_settings(self, call: Call) -> Result:
         """GetAccountSettings."""
-        versions = list(self._functions.every_version())
         limit = {
             "TotalCodeSize": shutil.disk_usage(self._directory).total,
             "CodeSizeUnzipped": self._limits.unzipped_bytes,
@@ -35,6 +34,6 @@ class AccountApi:
             "ConcurrentExecutions": self._limits.concurrency,
             "UnreservedConcurrentExecutions": self._allotments.unreserved(),
         }
-        size = sum(v.code_size for v in versions) + sum(v.code_size for v in self._layers.every_version())
+        size = self._functions.code_size + sum(v.code_size for v in self._layers.every_version())
         usage = {"TotalCodeSize": size, "FunctionCount": len(self._functions)}
         return Result(200, {"AccountLimit": limit, "AccountUsage": usage})

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import sqlite3
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network
 from typing import Any
@@ -37,12 +38,15 @@ class Functions:
         self._database = database
         rows = database.read("SELECT record FROM function_versions")
         versions = [_version(str(record)) for (record,) in rows]
-        self._described = {version.name: version for version in versions if version.version == LATEST}
-        self._serving = dict(self._described)
-        self._names = sorted(self._described)
-        self._published: dict[str, dict[str, FunctionVersion]] = {name: {} for name in self._described}
-        for version in sorted((v for v in versions if v.version != LATEST), key=lambda v: int(v.version)):
-            self._published[version.name][version.version] = version
+        self._described: dict[str, FunctionVersion] = {}
+        self._serving: dict[str, FunctionVersion] = {}
+        self._packages: Counter[str] = Counter()  # how often the three maps hold a version that is made from it
+        self.code_size = 0  # bytes, of every version that is shown
+        latest = [version for version in versions if version.version == LATEST]
+        self._names = sorted(version.name for version in latest)
+        self._published: dict[str, dict[str, FunctionVersion]] = {name: {} for name in self._names}
+        self._take(latest)
+        self._take(sorted((v for v in versions if v.version != LATEST), key=lambda v: int(v.version)))
 
     def __len__(self) -> int:
         return len(self._described)
@@ -75,11 +79,7 @@ class Functions:
 
     def uses_code(self, digest: str) -> bool:
         """Whether any version, shown or serving, is made from this package, as its code or as a layer."""
-        return any(
-            digest in version.packages
-            for versions in (self._described, self._serving, *self._published.values())
-            for version in versions.values()
-        )
+        return digest in self._packages
 
     async def create(self, version: FunctionVersion) -> None:
         """Add a function. Raises FunctionExists."""
@@ -87,8 +87,8 @@ class Functions:
             await self._database.write(lambda c: _insert(c, version))
         except sqlite3.IntegrityError:
             raise FunctionExists(version.name) from None
-        self._described[version.name] = self._serving[version.name] = version
         self._published[version.name] = {}
+        self._take([version])
         insort(self._names, version.name)
 
     async def publish(self, latest: FunctionVersion, published: FunctionVersion) -> None:
@@ -99,8 +99,7 @@ class Functions:
             _insert(connection, published)
 
         await self._database.write(work)
-        self._described[latest.name] = self._serving[latest.name] = latest
-        self._published[published.name][published.version] = published
+        self._take([latest, published])
 
     async def withdraw(self, published: FunctionVersion) -> None:
         """Remove a published version."""
@@ -108,12 +107,12 @@ class Functions:
         await self._database.write(
             lambda c: c.execute("DELETE FROM function_versions WHERE (name, version) = (?, ?)", key)
         )
-        del self._published[published.name][published.version]
+        self._put(self._published[published.name], published.version, None)
 
     async def describe(self, version: FunctionVersion) -> None:
         """Show another state of a function, while the previous one goes on serving."""
         await self._database.write(lambda c: _update(c, version))
-        self._described[version.name] = version
+        self._put(self._described, version.name, version)
 
     async def serve(self, *versions: FunctionVersion) -> None:
         """Show another state of versions, all at once, and run it from the next invocation on."""
@@ -132,9 +131,26 @@ class Functions:
     def _take(self, versions: Iterable[FunctionVersion]) -> None:
         for version in versions:
             if version.version == LATEST:
-                self._described[version.name] = self._serving[version.name] = version
+                self._put(self._described, version.name, version)
+                self._put(self._serving, version.name, version)
             else:
-                self._published[version.name][version.version] = version
+                self._put(self._published[version.name], version.version, version)
+
+    def _put(self, versions: dict[str, FunctionVersion], key: str, version: FunctionVersion | None) -> None:
+        """Put a version into one of the maps in place of what is there, or nothing, and count what they are made of."""
+        before = versions.get(key)
+        if version is not None:
+            versions[key] = version
+            self._packages.update(version.packages)
+        if before is not None:
+            if version is None:
+                del versions[key]
+            for digest in before.packages:
+                self._packages[digest] -= 1
+                if not self._packages[digest]:
+                    del self._packages[digest]
+        if versions is not self._serving:
+            self.code_size += (version.code_size if version else 0) - (before.code_size if before else 0)
 
     def delete_rows(self, connection: sqlite3.Connection, name: str) -> None:
         """A deleted function's part of a transaction; `forget` follows it."""
@@ -142,7 +158,11 @@ class Functions:
 
     def forget(self, name: str) -> None:
         """The function is deleted with all its versions."""
-        del self._described[name], self._serving[name], self._published[name]
+        for number in list(self._published[name]):
+            self._put(self._published[name], number, None)
+        del self._published[name]
+        self._put(self._described, name, None)
+        self._put(self._serving, name, None)
         del self._names[bisect_left(self._names, name)]
 
 
