@@ -16,8 +16,8 @@ from sandboxd.api.service_model import ServiceModel
 from sandboxd.errors import ApiError
 from sandboxd.http import Request, Response
 from tests.api.conftest import ROLE, Endpoint
-from tests.api.test_aws_answers import creation
 from tests.api.test_lifecycle import error_of
+from tests.api.test_requests import creation
 
 ACCOUNT, OTHER = "111111111111", "222222222222"
 ARN = f"arn:aws:lambda:us-east-1:{ACCOUNT}:function:"

@@ -15,10 +15,14 @@ from hypothesis import strategies as st
 
 from sandboxd.api.service_model import ServiceModel
 from tests.api.conftest import ROLE, Endpoint, package
-from tests.api.test_aws_answers import creation
 from tests.api.test_lifecycle import error_of
 
 FUNCTIONS = "/2015-03-31/functions"
+
+
+def creation(name: str = "my-function", **members: Any) -> dict[str, Any]:
+    standing = {"Runtime": "python3.12", "Handler": "handler.handler", "Role": ROLE, "Code": {"ZipFile": package()}}
+    return {"FunctionName": name, "Timeout": 30, "Environment": {"Variables": {}}} | standing | members
 
 
 def out_of_bounds(member: str, value: int, words: str) -> tuple[str, int, str]:

@@ -13,10 +13,10 @@ PAGE = Path(__file__).parents[2] / "docs" / "aws-answers.md"
 _HEAD = """\
 # Answers of AWS, and ours
 
-Real answers of AWS Lambda were recorded by the LocalStack project: 397 steps of 151 scenarios, of functions, versions,
+Real answers of AWS Lambda were recorded by the LocalStack project: 397 steps of 153 scenarios, of functions, versions,
 aliases, permissions, concurrency, event invoke settings and limits. `pytest tests/aws --aws-snapshots DIR` asks the API
-the same and compares each answer member by member; what stands in no other document is said here. This page is
-`tests/aws/differences.toml` in words (`python -m tests.aws.differences`); a step that matches may not be on it.
+the same and compares each answer member by member; without the option it is done with those in `tests/aws/data`. This
+page is `tests/aws/differences.toml` in words (`python -m tests.aws.differences`); a step that matches may not be on it.
 """
 
 

@@ -89,7 +89,9 @@ class Player:
         return answer
 
     def note(self, step: str, answer: Any) -> None:
-        """Compare what was made of an answer with what is recorded under `step`."""
+        """Compare what was made of an answer with what is recorded under `step`, if anything is."""
+        if step not in self.recorded:
+            return
         try:
             self._comparison.check(self.recorded[step], answer)
         except Differs as error:

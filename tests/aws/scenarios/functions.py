@@ -139,8 +139,10 @@ def function_name_and_qualifier_validation(play: Player, case: str, operation: s
         answer = play.create_bare("", f"{name}:{qualifier}" if qualifier else name)
     else:
         answer = play.ask(operation, FunctionName=name, **({"Qualifier": qualifier} if qualifier else {}))
-    if play.recorded:  # two of them were not asked for creation: those AWS takes
+    if play.recorded:
         play.note(f"{operation}_exception", _problems(answer))
+    else:  # what AWS takes was not recorded
+        assert answer["State"] == "Pending", answer
 
 
 def _problems(answer: Answer) -> dict[str, object]:
@@ -149,6 +151,8 @@ def _problems(answer: Answer) -> dict[str, object]:
         return dict(answer)
     error = answer["Error"]
     if found := sorted(_PROBLEM.findall(error["Message"])):
+        many = "s" if len(found) > 1 else ""
+        assert error["Message"].startswith(f"{len(found)} validation error{many} detected: "), error
         return {"Code": error["Code"], "Count": len(found), "Errors": found}
     return {"Code": error["Code"], "Message": error["Message"]}
 
