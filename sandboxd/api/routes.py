@@ -59,9 +59,9 @@ class Query(dict[str, str]):
 
     __slots__ = ("_pairs",)
 
-    def __init__(self, text: str) -> None:
-        self._pairs = parse_qsl(text, keep_blank_values=True)
-        super().__init__(self._pairs)
+    def __init__(self, pairs: list[tuple[str, str]]) -> None:
+        self._pairs = pairs
+        super().__init__(pairs)
 
     def every(self, name: str) -> list[str]:
         """Every value of a parameter."""
@@ -69,5 +69,5 @@ class Query(dict[str, str]):
 
 
 def read_query(query: str) -> Query:
-    """The parameters of a query."""
-    return Query(query)
+    """The parameters of a request's query."""
+    return Query(parse_qsl(query, keep_blank_values=True))

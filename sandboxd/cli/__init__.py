@@ -25,6 +25,7 @@ COMMANDS = {
     "function": ("sandboxd.cli.function", "Create, update, show, list and delete functions."),
     "version": ("sandboxd.cli.version", "Publish, list and delete versions of functions."),
     "alias": ("sandboxd.cli.alias", "Create, update, show, list and delete aliases of functions."),
+    "tag": ("sandboxd.cli.tag", "Put, list and remove tags of functions."),
     "permission": ("sandboxd.cli.permission", "Add, list and remove permissions to invoke functions."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
     "user": ("sandboxd.cli.principals", "Create, show, list and delete users, and give them policies."),
