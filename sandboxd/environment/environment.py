@@ -17,7 +17,7 @@ from typing import Any
 
 from sandboxd.environment import words
 from sandboxd.environment.lifecycle import Lifecycle, State
-from sandboxd.environment.platform_log import platform_log
+from sandboxd.environment.platform_log import platform_log, timestamp
 from sandboxd.environment.runtime_api import Answer, Event, InitError, RuntimeApi
 from sandboxd.environment.sandbox import EnvironmentEnded, Ground, Sandbox
 from sandboxd.environment.verdict import Ending, RuntimeExit, Timeout, Verdict, judge
@@ -45,9 +45,9 @@ class InitFailed(SandboxdError):
 
 
 class Environment:
-    """One sandbox of one function version. `on_lost` hears, with its id, of one that ended while nothing ran in it.
+    """One sandbox of one function version, started for an invocation or `ahead` of any.
 
-    `ahead`: it is started with no invocation for it.
+    `on_lost` hears, with its id, of one that ended while nothing ran in it.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Environment:
         ahead: bool = False,
     ) -> None:
         self.id, self.function = environment_id, function
+        self._movable = ahead  # an event that is not taken here may go elsewhere: this was not made for it
         self._image_digest, self._config, self._on_lost = image_digest, ground.config, on_lost
         self._max_payload = ground.config.limits.sync_payload_bytes
         self._loop = asyncio.get_running_loop()
@@ -79,8 +80,7 @@ class Environment:
         self._booted_at = self._ended_at = self._deadline = 0.0
         self._init_seconds: float | None = None
         self._counted_since: float | None = None  # of the first invocation, where its time began before its event
-        self._resting = False
-        self._invocations = 0
+        self._resting, self._invocations = False, 0
         self._log = platform_log(function)
 
     @property
@@ -166,7 +166,7 @@ class Environment:
             self._fail(self._timeout())
 
     def _timeout(self) -> Timeout:
-        return Timeout(self.function.timeout, _timestamp())
+        return Timeout(self.function.timeout, timestamp())
 
     def _fail(self, failure: Ending) -> None:
         """The init phase ends badly."""
@@ -210,17 +210,17 @@ class Environment:
         if self._failure is None:
             self._output.begin(invocation.tail)
         self._output.say(self._log.start(invocation.request_id, self.function.version))
-        self._invocations += 1
+        self._invocations, self._movable = self._invocations + 1, True
         ending = self._failure or await self._deliver(invocation, began, now)
         return self._conclude(invocation, ending, began, init_seconds)
 
     async def _until_ready(self) -> None:
         """The runtime has answered and not asked again, or has let its connection go: give it time."""
         if self.state in (State.ANSWERED, State.IDLE):
-            await self._wait_for_asking(ASK_SECONDS if self._invocations else self.function.timeout)
+            await self._wait_for_asking(ASK_SECONDS if self._movable else self.function.timeout)
         if self._failure is not None or (self.state is State.IDLE and self._api.waiting):
             return
-        if self._invocations or self.state is not State.IDLE:
+        if self._movable or self.state is not State.IDLE:
             raise NotDelivered(f"environment {self.id} does not take an event: {self.state.value}")
         self._counted_since = self._booted_at
         self._fail(self._timeout())
@@ -256,7 +256,7 @@ class Environment:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._invocations == 0:  # asked for an event and went before it came
+        if not self._movable:  # asked for an event and went before it came
             self._failure, self._counted_since = ending, self._booted_at
         if was_busy and held is not None:
             held.set_result(ending)
@@ -392,11 +392,6 @@ class Environment:
                 timer.cancel()
         await self._sandbox.destroy()
         self._go(State.DEAD)
-
-
-def _timestamp() -> str:
-    now = time.time_ns() // 1_000_000
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now // 1000)) + f".{now % 1000:03d}Z"
 
 
 def _new_trace_id() -> str:

@@ -79,11 +79,15 @@ class JsonLog:
     def _line(self, level: str, kind: str, record: dict[str, Any]) -> str:
         if _LEVELS.index(level) < self._level:
             return ""
-        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-        return json.dumps({"time": time, "type": kind, "record": record}, separators=(",", ":")) + "\n"
+        return json.dumps({"time": timestamp(), "type": kind, "record": record}, separators=(",", ":")) + "\n"
 
 
 def platform_log(function: FunctionVersion) -> PlatformLog:
     """The log that a function version asks for."""
     logging = function.logging
     return JsonLog(logging["SystemLogLevel"]) if logging.get("LogFormat") == "JSON" else TextLog()
+
+
+def timestamp() -> str:
+    """This moment, to the millisecond, as AWS's logs have it."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

@@ -216,9 +216,9 @@ class Stage:
     def function(self, code: str | None = None, **settings: Any) -> FunctionVersion:
         return make_function(self.directory, code, **settings)
 
-    def environment(self, function: FunctionVersion) -> Environment:
+    def environment(self, function: FunctionVersion, ahead: bool = False) -> Environment:
         number = len(self.environments) + 1
-        made = Environment(number, function, IMAGE, self.ground, self.lost.append)
+        made = Environment(number, function, IMAGE, self.ground, self.lost.append, ahead)
         self.environments[number] = made
         return made
 

@@ -362,6 +362,20 @@ def test_a_quiet_environment_is_frozen_and_thawed_for_the_next_event(tmp_path: P
     run(main())
 
 
+def test_one_made_ahead_that_dies_costs_no_invocation(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with Stage(tmp_path) as stage:
+            environment = stage.environment(stage.function("def handler(event, context): return 1"), ahead=True)
+            await environment.start(60)
+            assert environment.memory > 0
+            stage.builder.processes[1].kill()
+            await until(stage, lambda: stage.lost == [1])
+            with pytest.raises(NotDelivered):
+                await environment.run(make_invocation(environment.function))
+
+    run(main())
+
+
 def test_a_runtime_that_dies_idle_is_told_at_once(tmp_path: Path) -> None:
     async def main() -> None:
         async with Stage(tmp_path) as stage:
