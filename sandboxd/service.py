@@ -152,7 +152,13 @@ async def _serve(config: Config, given: Inheritance) -> None:
         return bytes.fromhex(digest)
 
     scheduler = Scheduler(
-        config, builder, logs, image_digest, lambda function, request: api.handle_invoke_door(function, request), budget
+        config,
+        builder,
+        logs,
+        image_digest,
+        lambda function, request: api.handle_invoke_door(function, request),
+        budget,
+        lambda function: api.credentials(function),
     )
     for runtime, other in config.runtimes.items():
         log.info("%s is served by the image of %s", runtime, other)

@@ -19,6 +19,7 @@ from sandboxd.api.names import Names
 from sandboxd.api.permissions import policy_text
 from sandboxd.api.revisions import KIND
 from sandboxd.api.routes import read_query
+from sandboxd.api.sessions import Session
 from sandboxd.errors import ApiError
 from sandboxd.http import Request as HttpRequest
 from sandboxd.model.arn import LATEST, function_arn, parse_function_reference
@@ -66,10 +67,13 @@ class _Caller:
     context: dict[str, str]
 
 
+Who = str | FunctionVersion | Session
+
+
 class Authorizer:
     """Decides on requests; keeps in mind which invocations it allowed.
 
-    Who asks is the id of a user's access key, or a function.
+    Who asks is the id of a user's access key, a function at its door, or a session: a function by its credentials.
     """
 
     def __init__(self, store: Store, names: Names) -> None:
@@ -77,14 +81,14 @@ class Authorizer:
         self._allowed: set[tuple[str, tuple[str, str]]] = set()
         self._generation = -1
 
-    def check_invoke(self, who: str | FunctionVersion, target: tuple[str, str], request: HttpRequest) -> None:
+    def check_invoke(self, who: Who, target: tuple[str, str], request: HttpRequest) -> None:
         """Raise AccessDeniedException unless who asks may invoke a function (its name and the query as sent)."""
         store = self._store
         generation = store.settings.generation + store.users.generation + store.roles.generation
         if generation != self._generation or len(self._allowed) > _REMEMBERED:
             self._allowed.clear()
             self._generation = generation
-        name = who if isinstance(who, str) else f"{who.role} {who.name}"
+        name = who if isinstance(who, str) else f"{type(who).__name__} {who.role} {who.name}"
         if (name, target) in self._allowed:
             return
         # Of the query nothing else counts: it must not name another function than the path.
@@ -92,16 +96,16 @@ class Authorizer:
         if self.check(who, "Invoke", members, request):
             self._allowed.add((name, target))
 
-    def check(
-        self, who: str | FunctionVersion, operation: str, members: Mapping[str, Any], request: HttpRequest
-    ) -> bool:
+    def check(self, who: Who, operation: str, members: Mapping[str, Any], request: HttpRequest) -> bool:
         """Raise AccessDeniedException unless who asks may do an operation.
 
         Returns whether that is so until a policy changes.
         """
         caller = self._user(who) if isinstance(who, str) else self._session(who)
-        if caller is None:
+        if caller is None and isinstance(who, FunctionVersion):
             return True
+        if caller is None:  # the role was deleted
+            raise _unrecognized()
         principal, policies, account = caller.principal, caller.policies, caller.principal.account
         lasts = True
         for action, resource in self._needs(operation, members, account):
@@ -118,6 +122,10 @@ class Authorizer:
             lasts = lasts and all(map(_FLEETING.isdisjoint, keys))
         return lasts
 
+    def keeps_role(self, function: FunctionVersion) -> bool:
+        """Whether a function's role is kept here."""
+        return self._session(function) is not None
+
     def may_send(self, function: FunctionVersion, arn: str) -> bool:
         """Whether a function's role, where it is kept here, may hand records of events to a destination."""
         caller = self._session(function)
@@ -132,14 +140,13 @@ class Authorizer:
         name = self._store.keys.user(key_id)
         user = self._store.users.get(name) if name is not None else None
         if user is None:  # deleted since the signature was checked
-            text = "The security token included in the request is invalid."
-            raise ApiError("UnrecognizedClientException", text, 403)
+            raise _unrecognized()
         account = user.account or self._names.account
         arn = f"arn:aws:iam::{account}:user/{user.name}"
         context = {"aws:username": user.name, "aws:principalarn": arn, "aws:principaltype": "User"}
         return _Caller(Principal((arn,), account), user.policies(), context)
 
-    def _session(self, function: FunctionVersion) -> _Caller | None:
+    def _session(self, function: FunctionVersion | Session) -> _Caller | None:
         """A function with its role; None where that is not kept here: the function's own permission is all there is."""
         name = function.role.rpartition("/")[2]
         role = self._store.roles.get(name)
@@ -271,6 +278,11 @@ def _account(resource: str, otherwise: str) -> str:
     """Whose a resource is."""
     parts = resource.split(":", 5)
     return parts[4] if len(parts) == 6 and parts[4] else otherwise
+
+
+def _unrecognized() -> ApiError:
+    text = "The security token included in the request is invalid."
+    return ApiError("UnrecognizedClientException", text, 403)
 
 
 def _denied(principal: Principal, action: str, resource: str, decision: Decision) -> ApiError:

@@ -17,7 +17,7 @@ from sandboxd.api.account import AccountApi
 from sandboxd.api.admin import PREFIX as ADMIN
 from sandboxd.api.admin import AdminApi, endpoint
 from sandboxd.api.aliases import AliasesApi
-from sandboxd.api.authorize import Authorizer
+from sandboxd.api.authorize import Authorizer, Who
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
 from sandboxd.api.code_signing import CodeSigningApi
@@ -42,6 +42,7 @@ from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
 from sandboxd.api.service_model import ServiceModel
+from sandboxd.api.sessions import SECONDS, Session, Sessions
 from sandboxd.api.sigv4 import Verifier
 from sandboxd.api.tags import TagsApi
 from sandboxd.api.tasks import Tasks
@@ -69,8 +70,8 @@ class Api:
 
     def __init__(self, config: Config, store: Store, scheduler: Scheduler, events: Events, logs: Logs) -> None:
         self._config, self._store, self._tasks = config, store, Tasks()
-        self._verifier = Verifier(store.keys.secret, config.region)
-        self._peers, self._downloads = Peers(config.user), Downloads()
+        self._verifier = Verifier(self._secret, config.region)
+        self._peers, self._downloads, self._sessions = Peers(config.user), Downloads(), Sessions()
         names, revisions = Names(config.region, config.account_id), Revisions(store.settings)
         configurations = Configurations(config.limits, store.images, config.region, revisions, config.destinations)
         self._authorizer = Authorizer(store, names)
@@ -120,7 +121,9 @@ class Api:
         self._invoke = InvokeApi(store, scheduler, events, reclaimer, names, config.limits, invoke)
         self._admin = AdminApi(config, store, functions, names, scheduler, events, logs)
         self._tcp_origin = endpoint(*config.api_listen)
+        self._scheduler, self._allotments = scheduler, allotments
         allotments.apply_all()
+        self._tasks.start_patient(self._renew_in_time())
 
     @property
     def offered(self) -> set[str]:
@@ -141,10 +144,10 @@ class Api:
         if len(request.body) > _HASHED_HERE:
             return self._serve_large(request)
         try:
-            key_id = self._verify(request, hashlib.sha256(request.body).hexdigest())
+            who = self._verify(request, hashlib.sha256(request.body).hexdigest())
         except ApiError as error:
             return self._errors.response(error, new_request_id())
-        return self._serve(request, self._origin(request), key_id)
+        return self._serve(request, self._origin(request), who)
 
     def handle_unix(self, request: Request) -> Answer:
         """The unix socket: root and the daemon's group may do everything; nobody else anything."""
@@ -210,6 +213,19 @@ class Api:
         """Whether a function may have a destination told of its events."""
         return self._authorizer.may_send(function, arn)
 
+    def renew_credentials(self) -> None:
+        """Replace the environments of functions whose role is kept here: credentials end."""
+        renewed = [version for version in self._store.functions.every_version() if self._authorizer.keeps_role(version)]
+        for version in renewed:
+            self._scheduler.retire(version.key)
+        for name in {version.name for version in renewed}:  # what is provisioned is made anew
+            self._allotments.apply(name)
+
+    async def _renew_in_time(self) -> None:
+        while True:
+            await asyncio.sleep(SECONDS / 2)
+            self.renew_credentials()
+
     async def close(self) -> None:
         """Let changes under way come to their end, for 10 seconds at most, and end what else runs."""
         await self._tasks.close()
@@ -217,29 +233,37 @@ class Api:
     def _origin(self, request: Request) -> str:
         return f"http://{request.headers['host']}" if "host" in request.headers else self._tcp_origin
 
-    def _verify(self, request: Request, payload_hash: str) -> str:
-        return self._verifier.verify(request.method, request.target, request.headers, payload_hash)
+    def credentials(self, function: FunctionVersion) -> dict[str, str]:
+        """The environment variables by which a function has the permissions of its role, where that is kept here."""
+        return self._sessions.credentials(function) if self._authorizer.keeps_role(function) else {}
+
+    def _secret(self, key_id: str, token: str | None) -> str | None:
+        return self._store.keys.secret(key_id) if token is None else self._sessions.secret(key_id, token)
+
+    def _verify(self, request: Request, payload_hash: str) -> str | Session:
+        """Who signed the request. Raises ApiError."""
+        key_id = self._verifier.verify(request.method, request.target, request.headers, payload_hash)
+        token = request.headers.get("x-amz-security-token")
+        return key_id if token is None else self._sessions.session(token)
 
     async def _serve_large(self, request: Request) -> Response:
         payload_hash = await asyncio.to_thread(lambda: hashlib.sha256(request.body).hexdigest())
         try:
-            key_id = self._verify(request, payload_hash)
+            who = self._verify(request, payload_hash)
         except ApiError as error:
             return self._errors.response(error, new_request_id())
-        answer = self._serve(request, self._origin(request), key_id)
+        answer = self._serve(request, self._origin(request), who)
         return answer if isinstance(answer, Response) else await answer
 
-    def _serve(self, request: Request, origin: str, key_id: str | None = None) -> Answer:
-        """Answer a request of a key's user, or of one who may do everything."""
+    def _serve(self, request: Request, origin: str, who: Who | None = None) -> Answer:
+        """Answer a request of somebody, or of one who may do everything."""
         request_id = new_request_id()
         target = invoke_target(request.method, request.target)
         if target is not None:
-            return self._serve_invoke(target, request, request_id, key_id)
-        return self._guard(self._operate(request, origin, key_id), request_id)
+            return self._serve_invoke(target, request, request_id, who)
+        return self._guard(self._operate(request, origin, who), request_id)
 
-    def _serve_invoke(
-        self, target: Target, request: Request, request_id: str, who: str | FunctionVersion | None
-    ) -> Answer:
+    def _serve_invoke(self, target: Target, request: Request, request_id: str, who: Who | None) -> Answer:
         if who is not None:
             try:
                 self._authorizer.check_invoke(who, (target.function, target.query), request)
@@ -266,7 +290,7 @@ class Api:
         headers["Content-Type"] = "application/json"
         return Response(result.status, json.dumps(result.document).encode(), headers)
 
-    async def _operate(self, request: Request, origin: str, key_id: str | None) -> Result:
+    async def _operate(self, request: Request, origin: str, who: Who | None) -> Result:
         path, _, query_text = request.target.partition("?")
         query = read_query(query_text)
         found = self._routes.find(request.method, path, query)
@@ -277,8 +301,8 @@ class Api:
         if handler is None:
             raise not_offered(f"the operation {operation.name}")
         members = take_members(operation, labels, query, request.headers, request.body)
-        if key_id is not None:
-            self._authorizer.check(key_id, operation.name, members, request)
+        if who is not None:
+            self._authorizer.check(who, operation.name, members, request)
         work = handler(Call(members, origin))
         return await (work if request.method == "GET" else self._tasks.finish(work))
 

@@ -30,10 +30,10 @@ _SPACES = re.compile(" +")
 
 
 class Verifier:
-    """Checks signatures made with the keys that `secret_of` knows, for one region and the service lambda."""
+    """Checks signatures made with keys that `secret_of` knows by id and session token, for one region of lambda."""
 
     def __init__(
-        self, secret_of: Callable[[str], str | None], region: str, now: Callable[[], float] = time.time
+        self, secret_of: Callable[[str, str | None], str | None], region: str, now: Callable[[], float] = time.time
     ) -> None:
         self._secret_of, self._region, self._now = secret_of, region, now
         self._signing_keys: dict[tuple[str, str], bytes] = {}
@@ -69,8 +69,8 @@ class Verifier:
         parts = credential.split("/")
         if len(parts) != 5:
             raise _incomplete(f"Credential must have exactly 5 slash-delimited elements, got: {credential[:200]!r}")
-        secret = self._secret_of(parts[0])
-        if secret is None or "x-amz-security-token" in headers:
+        secret = self._secret_of(parts[0], headers.get("x-amz-security-token"))
+        if secret is None:
             text = "The security token included in the request is invalid."
             raise ApiError("UnrecognizedClientException", text, 403)
         timestamp = _timestamp(headers)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Mapping
+from types import MappingProxyType
 
 from sandboxd.model.function import FunctionVersion
 
@@ -54,10 +55,16 @@ _PLACEHOLDER_CREDENTIALS = {
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
-def variables(function: FunctionVersion, region: str, log_stream: str, ahead: bool = False) -> dict[str, str]:
+def variables(
+    function: FunctionVersion,
+    region: str,
+    log_stream: str,
+    ahead: bool = False,
+    credentials: Mapping[str, str] = MappingProxyType({}),
+) -> dict[str, str]:
     """The whole process environment of a function version; the function's own variables override nothing reserved.
 
-    `ahead`: it is initialised before there is an invocation for it.
+    `ahead`: it is initialised before there is an invocation for it. `credentials` are those of its role, if any.
     """
     door = _PLACEHOLDER_CREDENTIALS if function.policy.invoke else {}
     reserved = {
@@ -74,7 +81,7 @@ def variables(function: FunctionVersion, region: str, log_stream: str, ahead: bo
     if boots_ahead(function.runtime):  # not of a runtime that the function brings along
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
     own = {key: value for key, value in function.variables or () if key not in RESERVED}
-    return _ORDINARY | door | own | reserved | _logging(function) | _EVERYWHERE
+    return _ORDINARY | door | own | dict(credentials) | reserved | _logging(function) | _EVERYWHERE
 
 
 def of_stem() -> dict[str, str]:

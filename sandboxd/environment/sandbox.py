@@ -11,7 +11,7 @@ import functools
 import os
 import socket
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any, Protocol
@@ -31,6 +31,13 @@ from sandboxd.privsep.channel import close_all
 from sandboxd.privsep.client import BuilderGone
 
 DoorHandler = Callable[[FunctionVersion, Request], Response | asyncio.Future[Response] | Coroutine[Any, Any, Response]]
+
+Credentials = Callable[[FunctionVersion], Mapping[str, str]]
+
+
+def no_credentials(_: FunctionVersion) -> Mapping[str, str]:
+    """Of functions without a role."""
+    return {}
 
 
 class Builder(Protocol):
@@ -63,6 +70,7 @@ class Ground:
     logs: Logs
     budget: Budget
     door_handler: DoorHandler
+    credentials: Credentials = no_credentials
 
 
 class EnvironmentEnded(SandboxdError):
@@ -105,7 +113,9 @@ class Sandbox:
             tuple(sorted({host.port for host in function.policy.hosts})), _layers(function),
         )  # fmt: skip
         log_stream = guest_environ.log_stream_name(time.strftime("%Y/%m/%d", time.gmtime()), function.version)
-        variables = guest_environ.variables(function, ground.config.region, log_stream, self._ahead)
+        variables = guest_environ.variables(
+            function, ground.config.region, log_stream, self._ahead, ground.credentials(function)
+        )
         environ = guest_environ.sealed(variables)
         self._binding = asyncio.get_running_loop().create_future()
         try:

@@ -17,7 +17,7 @@ from sandboxd.config import Config
 from sandboxd.environment import guest_environ
 from sandboxd.environment.environment import Environment, InitFailed, NotDelivered
 from sandboxd.environment.logs import Logs
-from sandboxd.environment.sandbox import Builder, DoorHandler, EnvironmentEnded, Ground
+from sandboxd.environment.sandbox import Builder, Credentials, DoorHandler, EnvironmentEnded, Ground, no_credentials
 from sandboxd.errors import ApiError, StepFailed
 from sandboxd.http import Budget
 from sandboxd.model.function import FunctionVersion
@@ -44,7 +44,7 @@ class Scheduler:
     """Runs invocations. Use from one running event loop.
 
     `image_digest` names the image of a runtime (32 bytes); `door_handler` answers requests at the invoke doors inside;
-    `budget` is the host's for bodies that are being received.
+    `budget` is the host's for bodies that are being received; `credentials` are a function's own variables of its role.
     """
 
     def __init__(
@@ -55,9 +55,10 @@ class Scheduler:
         image_digest: Callable[[str], bytes],
         door_handler: DoorHandler,
         budget: Budget | None = None,
+        credentials: Credentials = no_credentials,
     ) -> None:
         self._config, self._image_digest = config, image_digest
-        self._ground = Ground(config, client, logs, budget or Budget(BUDGET_BYTES), door_handler)
+        self._ground = Ground(config, client, logs, budget or Budget(BUDGET_BYTES), door_handler, credentials)
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(
             config.limits.concurrency, POLICIES[config.eviction](config.keep_alive), _memory_limit(config)

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import boto3
 import pytest
+from botocore.config import Config as ClientConfig
 
 from sandboxd.api.authorize import ANY_RESOURCE, Authorizer
 from sandboxd.api.names import Names
@@ -276,6 +278,66 @@ def test_a_role_that_is_kept_decides_at_the_door(endpoint: Endpoint) -> None:
         assert endpoint.unix("POST", roles, bad)[0] in (400, 409)
     assert endpoint.unix("DELETE", f"{roles}/lambda")[0] == 204
     assert ask("other") == 404
+
+
+def test_temporary_credentials_of_a_function(endpoint: Endpoint) -> None:
+    endpoint.create()
+    function = endpoint.store.functions.resolve("hello")
+    assert function is not None
+    assert endpoint.api.credentials(function) == {}, "its role is not kept here"
+    roles = "/sandboxd/v1/roles"
+    assert endpoint.unix("POST", roles, {"RoleName": "lambda"})[0] == 201
+    now = [time.time()]
+    endpoint.api._sessions._now = lambda: now[0]
+    made = endpoint.api.credentials(function)
+    assert made["AWS_ACCESS_KEY_ID"].startswith("ASIA") and len(made["AWS_ACCESS_KEY_ID"]) == 20
+    assert len(made["AWS_SECRET_ACCESS_KEY"]) == 40
+
+    def client(**changed: str) -> Any:
+        keys = made | changed
+        return boto3.client(
+            "lambda",
+            endpoint_url=endpoint.url,
+            region_name="us-east-1",
+            aws_access_key_id=keys["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=keys["AWS_SECRET_ACCESS_KEY"],
+            aws_session_token=keys["AWS_SESSION_TOKEN"] or None,
+            config=ClientConfig(retries={"max_attempts": 0}),
+        )
+
+    session = f"arn:aws:sts::{ACCOUNT}:assumed-role/lambda/hello"
+    own = client()
+    for call in (own.invoke, own.get_function):
+        action = "lambda:InvokeFunction" if call == own.invoke else "lambda:GetFunction"
+        assert error_of(call, FunctionName="hello") == denied(action, ARN + "hello", user=session)
+    document = json.dumps({"Version": "2012-10-17", "Statement": allow("lambda:Get*", ARN + "hello")})
+    assert endpoint.unix("PUT", f"{roles}/lambda/policies", {"PolicyName": "p", "PolicyDocument": document})[0] == 204
+    own.get_function(FunctionName="hello")
+
+    async def renew() -> None:
+        endpoint.api.renew_credentials()
+
+    endpoint.run(renew())
+    assert endpoint.scheduler.retired == ["hello:$LATEST"]
+    head, _, code = made["AWS_SESSION_TOKEN"].partition(".")
+    for changed in (
+        {"AWS_SESSION_TOKEN": ""},
+        {"AWS_SESSION_TOKEN": "x"},
+        {"AWS_SESSION_TOKEN": f"{head}.{code[::-1]}"},
+        {"AWS_SESSION_TOKEN": f"{head}."},
+        {"AWS_ACCESS_KEY_ID": "ASIA" + "A" * 16},
+        {"AWS_ACCESS_KEY_ID": endpoint.key.id, "AWS_SECRET_ACCESS_KEY": endpoint.key.secret},
+    ):
+        assert error_of(client(**changed).get_function, FunctionName="hello")[0] == "UnrecognizedClientException"
+    wrong = client(AWS_SECRET_ACCESS_KEY="x" * 40)
+    assert error_of(wrong.get_function, FunctionName="hello")[0] == "InvalidSignatureException"
+    now[0] += 12 * 3600 + 1
+    text = "The security token included in the request is expired"
+    assert error_of(own.get_function, FunctionName="hello") == ("ExpiredTokenException", 403, text)
+    now[0] -= 3600
+    own.get_function(FunctionName="hello")
+    assert endpoint.unix("DELETE", f"{roles}/lambda")[0] == 204
+    assert error_of(own.get_function, FunctionName="hello")[0] == "UnrecognizedClientException"
 
 
 def test_every_operation_has_its_resource(endpoint: Endpoint) -> None:

@@ -53,7 +53,9 @@ def verify(
     *,
     after: float = 0,
 ) -> str:
-    verifier = Verifier({KEY: SECRET}.get, "us-east-1", lambda: time.time() + after)
+    verifier = Verifier(
+        lambda key, token: {KEY: SECRET}.get(key) if token is None else None, "us-east-1", lambda: time.time() + after
+    )
     return verifier.verify(method, target, headers, hashlib.sha256(body).hexdigest())
 
 

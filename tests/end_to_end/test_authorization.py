@@ -21,6 +21,12 @@ except urllib.error.HTTPError as error:
 """
 
 
+CREDENTIALS = """
+import os
+result = [os.environ.get(f"AWS_{name}") for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY", "SESSION_TOKEN")]
+"""
+
+
 def done(daemon: Daemon, *words: str, policy: Any = None) -> str:
     payload = None if policy is None else json.dumps({"Version": "2012-10-17", "Statement": policy}).encode()
     answer = daemon.cli(*words, payload=payload)
@@ -46,6 +52,27 @@ def test_a_user_may_what_the_policy_allows(daemon: Daemon, deployed: Deployed) -
     done(daemon, "user", "delete", "alice")
     with pytest.raises(ClientError, match="UnrecognizedClientException"):
         client.invoke(FunctionName=echo)
+
+
+def test_a_function_has_temporary_credentials_of_its_role(daemon: Daemon, deployed: Deployed) -> None:
+    account = daemon.admin("GET", "/status").json["AccountId"]
+    echo = deployed("echo")
+    done(daemon, "role", "create", "reader")
+    policy = {"Effect": "Allow", "Action": "lambda:GetFunction", "Resource": "*"}
+    done(daemon, "role", "put-policy", "reader", "read", "-", policy=policy)
+    caller = deployed("evaluate", "caller", Role=f"arn:aws:iam::{account}:role/reader")
+    key, secret, token = daemon.call(caller, {"code": CREDENTIALS})
+    assert key.startswith("ASIA")
+    client: Any = daemon.boto3(key=key, secret=secret, token=token)
+    assert client.get_function(FunctionName=echo)["Configuration"]["FunctionName"] == echo
+    with pytest.raises(ClientError, match=f"assumed-role/reader/{caller} is not authorized to perform: lambda:Invoke"):
+        client.invoke(FunctionName=echo)
+    with pytest.raises(ClientError, match="UnrecognizedClientException"):
+        daemon.boto3(key=key, secret=secret).list_functions()
+    done(daemon, "role", "delete", "reader")
+    with pytest.raises(ClientError, match="UnrecognizedClientException"):
+        client.get_function(FunctionName=echo)
+    assert daemon.call(deployed("evaluate", "bare"), {"code": CREDENTIALS}) == [None, None, None]
 
 
 def test_a_function_may_invoke_what_its_role_allows(daemon: Daemon, deployed: Deployed) -> None:

@@ -256,12 +256,14 @@ class Daemon:
         assert answer.status in (200, 201), answer
         return dict(answer.json)
 
-    def boto3(self, *, key: str | None = None, secret: str | None = None, **options: Any) -> BaseClient:
+    def boto3(
+        self, *, key: str | None = None, secret: str | None = None, token: str | None = None, **options: Any
+    ) -> BaseClient:
         """A Lambda client of boto3 for the endpoint, without retries."""
         client = boto3.client(
             "lambda", region_name="us-east-1", endpoint_url=self.endpoint,
             aws_access_key_id=key or self.key["AccessKeyId"],
-            aws_secret_access_key=secret or self.key["SecretAccessKey"],
+            aws_secret_access_key=secret or self.key["SecretAccessKey"], aws_session_token=token,
             config=BotoConfig(retries={"total_max_attempts": 1}, read_timeout=_COMMAND_SECONDS, **options),
         )  # fmt: skip
         self._clients.append(client)
