@@ -137,6 +137,8 @@ class Client:
     def _send(self, message: Request, descriptors: Sequence[int] = ()) -> None:
         # The queue of a SEQPACKET pair holds some 200 datagrams; a burst beyond that waits here, with descriptors
         # of its own, because the caller closes its own when it likes.
+        if self._channel.fileno() < 0:  # this room is ending, and nobody will hear an answer
+            return
         datagram = encode(message)
         if not self._outbox:
             try:

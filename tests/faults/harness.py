@@ -191,7 +191,8 @@ class Faults:
         while not found:
             assert time.monotonic() < deadline, f"no process {process}"
             found = self._held() if process == "held" else self._named(title) or self._named(module)
-        return found[-1]
+        # A fork of a room has its title at first, and stands behind it.
+        return found[0] if process in ROOMS else found[-1]
 
     def _held(self) -> list[psutil.Process]:
         found = []

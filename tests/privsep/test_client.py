@@ -21,5 +21,6 @@ def test_whoever_asks_a_builder_that_ended_is_told_so() -> None:
         with pytest.raises(BuilderGone):
             await client.destroy(1)
         client.close()
+        client.remove_code(bytes(32))
 
     asyncio.run(work())
