@@ -18,16 +18,18 @@ CALLS = 300
 FLOOR_SECONDS = 0.005
 RATIO = 3
 _TRIES = 5
+_LOOK_SECONDS = 0.1
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class Measured:
-    """p99 of the neighbour in seconds, and the rooms' memory in bytes, before and after."""
+    """p99 of the neighbour in seconds, and the rooms' memory in bytes, before, at most meanwhile, and after."""
 
     quiet: float
     abused: float
     memory_before: int
+    memory_peak: int
     memory_after: int
 
     @property
@@ -37,7 +39,8 @@ class Measured:
     def __str__(self) -> str:
         return (
             f"neighbour p99 {self.quiet * 1000:.1f} ms quiet, {self.abused * 1000:.1f} ms under abuse; rooms' memory "
-            f"{self.memory_before / _MIB:.1f} MB before, {self.memory_after / _MIB:.1f} MB after"
+            f"{self.memory_before / _MIB:.1f} MB before, {self.memory_peak / _MIB:.1f} MB at most, "
+            f"{self.memory_after / _MIB:.1f} MB after"
         )
 
 
@@ -66,12 +69,13 @@ def under_abuse(daemon: Daemon, neighbour: str, abuse: Callable[[], list[Answer]
 
     The abuse is repeated until the neighbour was called often enough for a p99.
     """
+    p99(daemon, neighbour, lambda count: count >= 20)
+    before = peak = rooms_memory(daemon)
     for number in range(_TRIES):
-        p99(daemon, neighbour, lambda count: count >= 20)
-        before = rooms_memory(daemon)
         quiet = p99(daemon, neighbour, lambda count: count >= CALLS)
-        abused, answers = _measure_during(daemon, neighbour, abuse)
-        measured = Measured(quiet, abused, before, rooms_memory(daemon))
+        abused, most, answers = _measure_during(daemon, neighbour, abuse)
+        peak = max(peak, most)
+        measured = Measured(quiet, abused, before, peak, rooms_memory(daemon))
         if measured.fair or number == _TRIES - 1:
             break
     if path := os.environ.get("TEST_ABUSE_FIGURES"):
@@ -80,8 +84,11 @@ def under_abuse(daemon: Daemon, neighbour: str, abuse: Callable[[], list[Answer]
     return measured, answers
 
 
-def _measure_during(daemon: Daemon, neighbour: str, abuse: Callable[[], list[Answer]]) -> tuple[float, list[Answer]]:
+def _measure_during(
+    daemon: Daemon, neighbour: str, abuse: Callable[[], list[Answer]]
+) -> tuple[float, int, list[Answer]]:
     over = threading.Event()
+    memory: dict[float, int] = {}
 
     def repeat() -> list[Answer]:
         answers = abuse()
@@ -89,10 +96,16 @@ def _measure_during(daemon: Daemon, neighbour: str, abuse: Callable[[], list[Ans
             answers += abuse()
         return answers
 
+    def enough(count: int) -> bool:
+        now = time.monotonic()
+        if now - max(memory, default=0.0) > _LOOK_SECONDS:
+            memory[now] = rooms_memory(daemon)
+        return count >= CALLS or running.done()
+
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(repeat)
         try:
-            abused = p99(daemon, neighbour, lambda count: count >= CALLS or running.done())
+            abused = p99(daemon, neighbour, enough)
         finally:
             over.set()
-        return abused, running.result()
+        return abused, max(memory.values()), running.result()
