@@ -228,7 +228,9 @@ class Faults:
             assert took < ANSWER_SECONDS, self.daemon.log()
             time.sleep(0.005)
         SLOWEST[process] = max(took, SLOWEST.get(process, 0))
-        assert took < SERVING_SECONDS, f"served after {took:.2f} s\n{self.daemon.log()[-3000:]}"
+        # Where others keep this machine's processors, too, everything takes as much longer as they are too few.
+        crowded = max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+        assert took < SERVING_SECONDS * crowded, f"served after {took:.2f} s\n{self.daemon.log()[-3000:]}"
 
     def rest(self) -> None:
         """Remove what a case made, and its environments."""
