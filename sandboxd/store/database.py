@@ -36,6 +36,8 @@ class Database:
         try:
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("PRAGMA synchronous = FULL")
+            # The service has no directory for SQLite's temporary files: a large statement would fail.
+            self._connection.execute("PRAGMA temp_store = MEMORY")
             migrate(self._connection, migrations)
         except BaseException:
             self._connection.close()

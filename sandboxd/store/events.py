@@ -24,6 +24,7 @@ Work = Callable[[sqlite3.Connection], T]
 
 _AROUND = 512  # bytes that a row counts beyond its payload
 _COMMITTED_AT_ONCE = 1024
+_FORGOTTEN_AT_ONCE = 1000  # others get a turn in between
 
 MIGRATIONS = (
     (
@@ -138,18 +139,14 @@ class EventQueue:
     async def forget(self, arn: str) -> int:
         """Forget every event for a function, by whatever qualifier; how many they were. Raises DiskFull."""
         # ";" is the character behind ":".
-        whose = "WHERE target = ?1 OR (target > ?1 || ':' AND target < ?1 || ';')"
-
-        def work(connection: sqlite3.Connection) -> list[tuple[str, int, int]]:
-            counts = f"SELECT target, count(*), sum(size) FROM events {whose} GROUP BY target"  # noqa: S608
-            gone = connection.execute(counts, (arn,)).fetchall()
-            connection.execute(f"DELETE FROM events {whose}", (arn,))  # noqa: S608
-            return gone
-
-        gone = await self._run(work)
-        for target, events, size in gone:
-            self._count(target, -events, -size)
-        return sum(events for _, events, _ in gone)
+        whose = "target = ?1 OR (target > ?1 || ':' AND target < ?1 || ';')"
+        some = f"DELETE FROM events WHERE id IN (SELECT id FROM events WHERE {whose} LIMIT ?2) RETURNING target, size"  # noqa: S608
+        forgotten = 0
+        while gone := await self._run(lambda c: c.execute(some, (arn, _FORGOTTEN_AT_ONCE)).fetchall()):
+            for target, size in gone:
+                self._count(target, -1, -size)
+            forgotten += len(gone)
+        return forgotten
 
     async def settle_clock(self, now: float, longest: float) -> None:
         """Let nothing wait longer than `longest` from now on, should the host's clock have been set back."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import prctl
 import psutil
 import pytest
 
+from sandboxd import landlock
 from sandboxd.model.event import Event
 from sandboxd.store.database import DiskFull
 from sandboxd.store.events import EventQueue
@@ -100,6 +103,9 @@ def test_forgotten_with_every_qualifier_and_no_neighbour(tmp_path: Path) -> None
             await queue.add(event(target=target))
         assert await queue.forget(FUNCTION) == 3
         assert list(queue.held) == targets[3:]
+        await asyncio.gather(*(queue.add(event(number)) for number in range(2500)))
+        assert await queue.forget(FUNCTION) == 2500
+        assert list(queue.held) == targets[3:]
 
     run(tmp_path, work)
 
@@ -132,18 +138,23 @@ def test_a_full_disk_takes_nothing_and_forgets_nothing(tmp_path: Path) -> None:
     run(tmp_path, work)
 
 
-def test_a_hundred_thousand_events_cost_little_memory(tmp_path: Path) -> None:
-    run(tmp_path, lambda queue: queue.add(event(0)))
-    connection = sqlite3.connect(tmp_path / "events.db")
+def fill(path: Path, due: float = 0.0) -> None:
+    """A queue of 100,000 events for ten functions."""
+    run(path, lambda queue: queue.flush())
+    connection = sqlite3.connect(path / "events.db")
     columns = "target, due, created, request_id, client_context, trace_id, attempts, failures, size, payload"
-    rows = ((f"{FUNCTION}{n % 10}", n, 0, f"request-{n}", "", "", 0, 0, 1512, b"x" * 1000) for n in range(100_000))
+    rows = ((f"{FUNCTION}{n % 10}", due + n, 0, f"r-{n}", "", "", 0, 0, 1512, b"x" * 1000) for n in range(100_000))
     with connection:
         connection.executemany(f"INSERT INTO events ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     connection.close()
+
+
+def test_a_hundred_thousand_events_cost_little_memory(tmp_path: Path) -> None:
+    fill(tmp_path)
     process = psutil.Process()
 
     async def work(queue: EventQueue) -> int:
-        assert sum(held.events for held in queue.held.values()) == 100_001
+        assert sum(held.events for held in queue.held.values()) == 100_000
         for number in range(10):
             found, _ = await queue.due(f"{FUNCTION}{number}", 1e6, 16, frozenset())
             assert len(found) == 16
@@ -153,3 +164,18 @@ def test_a_hundred_thousand_events_cost_little_memory(tmp_path: Path) -> None:
 
     before = process.memory_info().rss
     assert run(tmp_path, work) - before < 16 * 1024 * 1024
+
+
+def test_many_rows_need_no_file_that_the_service_may_not_write(tmp_path: Path) -> None:
+    fill(tmp_path, due=1e9)
+    child = os.fork()
+    if child == 0:
+        done = 1
+        try:
+            prctl.set_no_new_privs(1)
+            landlock.restrict({str(tmp_path): landlock.CHANGE})
+            run(tmp_path, lambda queue: queue.settle_clock(1.0, 1.0))
+            done = 0
+        finally:
+            os._exit(done)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
