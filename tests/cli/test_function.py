@@ -201,7 +201,9 @@ def test_list_of_nothing(daemon: Daemon, run: Run) -> None:
 
 
 def test_get_shows_permissions_too(daemon: Daemon, run: Run) -> None:
-    daemon.answer(f"GET {BASE}/f", {"Configuration": ACTIVE | {"Description": "\x1b]0;owned\x07"}, "Code": {}})
+    configuration = ACTIVE | {"Runtime": "python3.12", "Description": "\x1b]0;owned\x07"}
+    daemon.answer(f"GET {BASE}/f", {"Configuration": configuration, "Code": {}})
+    daemon.answer("GET /sandboxd/v1/status", {"Runtimes": {"python3.11": "python3.13"}})
     daemon.answer(f"GET {POLICY}", {"AllowEgress": ["10.0.0.0/8:443"], "AllowInvoke": False})
     table = run("function", "get", "f").stdout
     assert "10.0.0.0/8:443" in table
@@ -209,6 +211,7 @@ def test_get_shows_permissions_too(daemon: Daemon, run: Run) -> None:
     assert "\\x1b]0;owned\\x07" in table
     document = json.loads(run("function", "get", "f", "--output", "json").stdout)
     assert document["Policy"] == {"AllowEgress": ["10.0.0.0/8:443"], "AllowInvoke": False}
+    assert "served by" not in table and "ServedBy" not in document
 
 
 def test_delete(daemon: Daemon, run: Run) -> None:
