@@ -162,7 +162,7 @@ def test_so_many_are_open_at_one_time(router: Router, inside: Namespace) -> None
         assert router.open(1, *(f"8.9.{number}.{last}" for last in range(12)), ttl=ttl) == 0
     more = [f"8.10.0.{last}" for last in range(12)]
     assert router.open(1, *more) == errno.ENOSPC
-    assert router.open(1, *(f"8.9.0.{last}" for last in range(12)), ttl=60 + ttl) == 0, "those that are open may stay so"
+    assert router.open(1, *(f"8.9.0.{last}" for last in range(12)), ttl=60 + ttl) == 0, "what is open may stay so"
     time.sleep(ttl)
     assert router.open(1, *more) == 0, "the others' time is over"
     router.release(1)
