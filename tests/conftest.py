@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from typing import Any
@@ -15,6 +16,9 @@ from tests.support.daemon import Daemon
 from tests.support.places import RUNS, TIME_FACTOR
 
 Deployed = Callable[..., str]
+
+# What a shell starts in its background ignores it, and so would everything that a test interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

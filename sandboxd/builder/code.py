@@ -224,7 +224,11 @@ def exists(code_directory: int, name: str) -> bool:
         return False
 
 
-def contents(name: str) -> tuple[int, int]:
-    """What a package in the builder's own tree takes: bytes, and files with directories. Raises OSError."""
-    size, files = _CONTENTS.unpack(os.getxattr(f"/c/{name}", _NOTE))
+def contents(directory: int, name: str) -> tuple[int, int]:
+    """What a package takes: bytes, and files with directories. Raises OSError."""
+    package = os.open(name, _DIRECTORY, dir_fd=directory)
+    try:
+        size, files = _CONTENTS.unpack(os.getxattr(package, _NOTE))
+    finally:
+        os.close(package)
     return size, files

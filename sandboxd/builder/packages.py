@@ -104,7 +104,7 @@ class Packages:
         size = files = 0
         if status is UnpackStatus.OK:
             try:
-                size, files = code.contents(message.code_digest.hex())
+                size, files = code.contents(self._directory, message.code_digest.hex())
             except OSError as error:
                 log.warning("a package that is not in place: %s", error)
                 status = UnpackStatus.FAILED

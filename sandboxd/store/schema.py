@@ -87,6 +87,8 @@ def migrate(connection: sqlite3.Connection, migrations: Migrations) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(migrations):
         raise SandboxdError(f"the database has schema {version}; this sandboxd knows up to {len(migrations)}")
+    if version == len(migrations):  # a disk that is full takes no write
+        return
     connection.execute("BEGIN IMMEDIATE")
     for statements in migrations[version:]:
         for statement in statements:

@@ -95,12 +95,37 @@ def split_answers(data: bytes) -> list[Answer]:
         answer = Answer(int(words[1]), {name.lower(): value for name, value in headers.items()})
         if answer.status == 100:
             continue
+        if answer.headers.get("transfer-encoding") == "chunked":
+            answer.body, data = _unchunked(data)
+            answers.append(answer)
+            continue
         length = 0 if answer.status == 204 else int(answer.headers["content-length"])
         answer.body, data = data[:length], data[length:]
         if len(answer.body) != length:
             raise NotHttp(f"{length} bytes promised, {len(answer.body)} came")
         answers.append(answer)
     return answers
+
+
+def _unchunked(data: bytes) -> tuple[bytes, bytes]:
+    """A chunked body, and what comes behind it."""
+    body = b""
+    while True:
+        size, found, data = data.partition(b"\r\n")
+        count = int(size, 16) if found else -1
+        if count < 0 or data[count : count + 2] != b"\r\n":
+            raise NotHttp(f"chunk {size[:40]!r} is not whole")
+        body, data = body + data[:count], data[count + 2 :]
+        if not count:
+            return body, data
+
+
+def _is_unchunked(data: bytes) -> bool:
+    try:
+        _unchunked(data)
+    except NotHttp:
+        return False
+    return True
 
 
 class Line:
@@ -139,7 +164,7 @@ class Line:
                 top, _, rest = data.partition(b"\r\n\r\n")
                 lines = top.lower().split(b"\r\n")
                 length = next((int(line[16:]) for line in lines if line.startswith(b"content-length: ")), 0)
-                if len(rest) >= length:
+                if _is_unchunked(rest) if b"transfer-encoding: chunked" in lines else len(rest) >= length:
                     return data
             more = self._sock.recv(1 << 20)
             if not more:
