@@ -200,6 +200,20 @@ def test_a_streamed_body_is_made_no_faster_than_it_is_read() -> None:
     with_server(work, HttpLimits(body=0), handler=lambda request: Response(200, chunks=body))
 
 
+def test_a_streamed_body_that_nobody_reads_is_ended() -> None:
+    body = Endless()
+
+    async def work(address: tuple[str, int]) -> None:
+        _, writer = await asyncio.open_connection(*address, limit=1)
+        writer.write(GET)
+        while not body.closed:
+            await asyncio.sleep(0.01)
+        writer.transport.abort()
+
+    limits = HttpLimits(body=0, idle_seconds=0.2)
+    with_server(work, limits, handler=lambda request: Response(200, chunks=body))
+
+
 class Slow:
     """Takes one piece, and no more until it is told to."""
 

@@ -351,15 +351,19 @@ class HttpProtocol(asyncio.Protocol):
             async for chunk in chunks:
                 self._transport.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
                 if self._writable is not None:
-                    await self._writable
+                    async with asyncio.timeout(self._limits.idle_seconds):
+                        await self._writable
             self._transport.write(b"0\r\n\r\n")
+        except TimeoutError:  # nothing was read for so long
+            self._transport.abort()
         finally:
             chunks.close()
 
     def _on_streamed(self, keep_alive: bool, task: asyncio.Future[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is None:
-            self._go_on(keep_alive)
+            if not self._transport.is_closing():
+                self._go_on(keep_alive)
             return
         if not task.cancelled():
             log.error("an answer was cut short", exc_info=task.exception())
