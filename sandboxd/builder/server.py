@@ -95,6 +95,12 @@ class Server:
         signal.set_wakeup_fd(signalled.fileno(), warn_on_full_buffer=False)
         os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # a child's signals are its own
         self._selector.register(wakeup, selectors.EVENT_READ, lambda: self._on_child_signal(wakeup))
+        try:
+            self._serve()
+        finally:
+            signal.set_wakeup_fd(-1)  # before its socket is closed: a child that ends then would be told as a traceback
+
+    def _serve(self) -> None:
         for _ in range(SPARES):
             self._ahead.refill()
         self._say(Ready())
@@ -106,7 +112,6 @@ class Server:
         deadline = time.monotonic() + _SHUTDOWN_SECONDS
         while self._ending and time.monotonic() < deadline:
             self._turn()
-        signal.set_wakeup_fd(-1)
 
     def _turn(self) -> None:
         wanting = self._open and self._ahead.wanting()
