@@ -229,6 +229,18 @@ def contents(directory: int, name: str) -> tuple[int, int]:
     package = os.open(name, _DIRECTORY, dir_fd=directory)
     try:
         size, files = _CONTENTS.unpack(os.getxattr(package, _NOTE))
+    except OSError as error:
+        if error.errno != errno.ENODATA:
+            raise
+        size, files = _count(package)  # of before there were notes
     finally:
         os.close(package)
     return size, files
+
+
+def _count(tree: int) -> tuple[int, int]:
+    size = count = 0
+    for _, directories, files, directory in os.fwalk(".", dir_fd=tree, follow_symlinks=False):
+        size += sum(os.stat(name, dir_fd=directory, follow_symlinks=False).st_size for name in files)
+        count += len(directories) + len(files)
+    return size, count

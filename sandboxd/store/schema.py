@@ -30,6 +30,8 @@ MIGRATIONS: Migrations = (
             create_date TEXT NOT NULL
         ) STRICT, WITHOUT ROWID
         """,
+    ),
+    (
         """
         CREATE TABLE aliases (
             function TEXT NOT NULL,
@@ -61,8 +63,15 @@ MIGRATIONS: Migrations = (
             PRIMARY KEY (layer, version)
         ) STRICT, WITHOUT ROWID
         """,
-    ),
-    (
+        """
+        INSERT INTO settings
+            SELECT 'Tags', name, '', extra.value ->> 1 FROM function_versions, json_each(record, '$.extra') AS extra
+            WHERE version = '$LATEST' AND extra.value ->> 0 = 'Tags'
+        """,
+        """
+        UPDATE function_versions SET record = json_remove(
+            json_set(record, '$.settings', json('[]'), '$.layers', json('[]'), '$.unzipped', json('[0, 0]')), '$.extra')
+        """,
         """
         CREATE TABLE principals (
             kind   TEXT NOT NULL,  -- user or role

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import io
+import json
 import os
 import random
 import signal
@@ -280,6 +282,31 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="after the insert"):
             await store.database.write(fail)
         assert store.database.read("SELECT * FROM access_keys") == []
+        store.close()
+
+    run(work())
+
+
+def test_a_database_of_the_first_version(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    fields = dataclasses.asdict(version("f", "0" * 64)) | {"extra": [["Tags", '{"a": "b"}']]}
+    for name in ("settings", "layers", "unzipped"):
+        del fields[name]
+    connection = sqlite3.connect(config.service_dir / "sandboxd.db", isolation_level=None)
+    for statement in MIGRATIONS[0]:
+        connection.execute(statement)
+    row = ("f", "$LATEST", "0" * 64, json.dumps(fields))
+    connection.execute("INSERT INTO function_versions VALUES (?, ?, ?, ?)", row)
+    connection.execute("INSERT INTO access_keys VALUES ('AKIA', 'secret', '', 'now')")
+    connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+    async def work() -> None:
+        store = await opened(config)
+        (function,) = store.functions.all()
+        assert (function.name, function.settings, function.layers) == ("f", (), ())
+        assert store.settings.get("Tags", "f") == {"a": "b"}
+        assert store.keys.user("AKIA") == "admin"
         store.close()
 
     run(work())
