@@ -289,7 +289,7 @@ def test_fifty_that_spin(own: Daemon, neighbour: str) -> None:
             connection.close()
         return answers
 
-    # On two processors one call in a hundred waits for longer than three times the quiet p99: docs/roadmap.md.
+    # On two processors one call in a hundred waits for longer than the bound: docs/roadmap.md.
     measured, answers = under_abuse(own, neighbour, spin, percentile=95)
     own.delete(name)
     assert_fair(measured)
