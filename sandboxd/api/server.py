@@ -13,41 +13,25 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from sandboxd.api.account import AccountApi
 from sandboxd.api.admin import PREFIX as ADMIN
 from sandboxd.api.admin import AdminApi, endpoint
-from sandboxd.api.aliases import AliasesApi
-from sandboxd.api.authorize import Authorizer, Who
-from sandboxd.api.calls import Call, Operations, Result
-from sandboxd.api.changes import Changes
-from sandboxd.api.code_signing import CodeSigningApi
-from sandboxd.api.concurrency import Allotments, ConcurrencyApi
-from sandboxd.api.configuration import Configurations
+from sandboxd.api.authorize import Who
+from sandboxd.api.calls import Call, Result
 from sandboxd.api.downloads import PREFIX as DOWNLOADS
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request_too_large
-from sandboxd.api.event_invoke import EventInvokeApi
-from sandboxd.api.functions import FunctionsApi
-from sandboxd.api.invoke import InvokeApi, Target, invoke_target, new_request_id
-from sandboxd.api.kept import KeptApi
-from sandboxd.api.layer_permissions import LayerPermissionsApi
-from sandboxd.api.layers import LayersApi, prepare_model
-from sandboxd.api.lookup import Lookup
-from sandboxd.api.names import Names
+from sandboxd.api.handlers import Handlers, Host
+from sandboxd.api.invoke import Target, invoke_target, new_request_id
+from sandboxd.api.layers import prepare_model
 from sandboxd.api.peers import Peers
-from sandboxd.api.permissions import PermissionsApi
 from sandboxd.api.protocols import Events, Logs, Scheduler
-from sandboxd.api.provisioned import ProvisionedApi
 from sandboxd.api.reclaim import Reclaimer
-from sandboxd.api.revisions import Revisions
 from sandboxd.api.routes import Routes, read_query
 from sandboxd.api.service_model import ServiceModel
 from sandboxd.api.sessions import SECONDS, Session, Sessions
 from sandboxd.api.sigv4 import Verifier
-from sandboxd.api.tags import TagsApi
 from sandboxd.api.tasks import Tasks
 from sandboxd.api.validation import take_members
-from sandboxd.api.versions import VersionsApi
 from sandboxd.config import Config
 from sandboxd.errors import ApiError
 from sandboxd.http import Request, Response
@@ -72,57 +56,20 @@ class Api:
         self._config, self._store, self._tasks = config, store, Tasks()
         self._verifier = Verifier(self._secret, config.region)
         self._peers, self._downloads, self._sessions = Peers(config.user), Downloads(), Sessions()
-        names, revisions = Names(config.region, config.account_id), Revisions(store.settings)
-        configurations = Configurations(config.limits, store.images, config.region, revisions, config.destinations)
-        self._authorizer = Authorizer(store, names)
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
-        changes = Changes()
-        allotments = Allotments(store, changes, scheduler, config.limits)
-        lookup = Lookup(store, names, changes, revisions)
-        versions = VersionsApi(store, configurations, lookup, changes, reclaimer, allotments)
-        code_signing = CodeSigningApi(store, names, lookup)
-        layers = LayersApi(store, names, reclaimer, config.limits, self._downloads)
-        functions = FunctionsApi(
-            store,
-            configurations,
-            names,
-            lookup,
-            changes,
-            versions,
-            code_signing,
-            layers,
-            reclaimer,
-            allotments,
-            logs,
-            self._downloads,
-            self._tasks,
-        )
-        self._operations: Operations = (
-            functions.operations()
-            | versions.operations()
-            | AliasesApi(store, names, lookup, revisions, allotments).operations()
-            | code_signing.operations()
-            | EventInvokeApi(store, names, self._authorizer, config.destinations).operations()
-            | ConcurrencyApi(store, names, lookup, allotments, config.limits).operations()
-            | ProvisionedApi(store, names, lookup, allotments, scheduler, config.limits).operations()
-            | PermissionsApi(store, names, changes, revisions).operations()
-            | KeptApi(store, names, lookup).operations()
-            | layers.operations()
-            | TagsApi(store, names, lookup, changes).operations()
-            | LayerPermissionsApi(layers, store.layers).operations()
-            | AccountApi(store, config.limits, allotments, config.service_dir).operations()
-        )
+        invoke = ServiceModel.load({"Invoke"}).operations["Invoke"]
+        host = Host(config, scheduler, events, logs, reclaimer, self._downloads, self._tasks, invoke)
+        own = Handlers(host, store, config.account_id)
+        self._operations, self._invoke, self._authorizer = own.operations, own.invoke, own.authorizer
         model = ServiceModel.load(self.offered)
         prepare_model(model)
         _apply_limits(model, config.limits)
         self._errors = ErrorWriter(model.errors)
         self._routes = Routes(model.operations.values())
-        invoke = model.operations["Invoke"]
-        self._invoke = InvokeApi(store, scheduler, events, reclaimer, names, config.limits, invoke)
-        self._admin = AdminApi(config, store, functions, names, scheduler, events, logs)
+        self._admin = AdminApi(config, store, own.functions, own.names, scheduler, events, logs)
         self._tcp_origin = endpoint(*config.api_listen)
-        self._scheduler, self._allotments = scheduler, allotments
-        allotments.apply_all()
+        self._scheduler, self._allotments = scheduler, own.allotments
+        own.allotments.apply_all()
         self._tasks.start_patient(self._renew_in_time())
 
     @property

@@ -1,0 +1,98 @@
+"""The operations of one account, put together: an operation that is new gets its line here.
+
+Room: service. May: make its parts. May not: be shared by two accounts; what they share is the host's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sandboxd.api.account import AccountApi
+from sandboxd.api.aliases import AliasesApi
+from sandboxd.api.authorize import Authorizer
+from sandboxd.api.calls import Operations
+from sandboxd.api.changes import Changes
+from sandboxd.api.code_signing import CodeSigningApi
+from sandboxd.api.concurrency import Allotments, ConcurrencyApi
+from sandboxd.api.configuration import Configurations
+from sandboxd.api.downloads import Downloads
+from sandboxd.api.event_invoke import EventInvokeApi
+from sandboxd.api.functions import FunctionsApi
+from sandboxd.api.invoke import InvokeApi
+from sandboxd.api.kept import KeptApi
+from sandboxd.api.layer_permissions import LayerPermissionsApi
+from sandboxd.api.layers import LayersApi
+from sandboxd.api.lookup import Lookup
+from sandboxd.api.names import Names
+from sandboxd.api.permissions import PermissionsApi
+from sandboxd.api.protocols import Events, Logs, Scheduler
+from sandboxd.api.provisioned import ProvisionedApi
+from sandboxd.api.reclaim import Reclaimer
+from sandboxd.api.revisions import Revisions
+from sandboxd.api.service_model import Operation
+from sandboxd.api.tags import TagsApi
+from sandboxd.api.tasks import Tasks
+from sandboxd.api.versions import VersionsApi
+from sandboxd.config import Config
+from sandboxd.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What all accounts share; `invoke` is the model's Invoke."""
+
+    config: Config
+    scheduler: Scheduler
+    events: Events
+    logs: Logs
+    reclaimer: Reclaimer
+    downloads: Downloads
+    tasks: Tasks
+    invoke: Operation
+
+
+class Handlers:
+    """Every operation of one account, on its store."""
+
+    def __init__(self, host: Host, store: Store, account: str) -> None:
+        config, limits, scheduler = host.config, host.config.limits, host.scheduler
+        self.store, self.names = store, Names(config.region, account)
+        names, revisions, changes = self.names, Revisions(store.settings), Changes()
+        configurations = Configurations(limits, store.images, config.region, revisions, config.destinations)
+        self.authorizer = Authorizer(store, names)
+        self.allotments = allotments = Allotments(store, changes, scheduler, limits)
+        lookup = Lookup(store, names, changes, revisions)
+        versions = VersionsApi(store, configurations, lookup, changes, host.reclaimer, allotments)
+        code_signing = CodeSigningApi(store, names, lookup)
+        layers = LayersApi(store, names, host.reclaimer, limits, host.downloads)
+        self.functions = FunctionsApi(
+            store,
+            configurations,
+            names,
+            lookup,
+            changes,
+            versions,
+            code_signing,
+            layers,
+            host.reclaimer,
+            allotments,
+            host.logs,
+            host.downloads,
+            host.tasks,
+        )
+        self.operations: Operations = (
+            self.functions.operations()
+            | versions.operations()
+            | AliasesApi(store, names, lookup, revisions, allotments).operations()
+            | code_signing.operations()
+            | EventInvokeApi(store, names, self.authorizer, config.destinations).operations()
+            | ConcurrencyApi(store, names, lookup, allotments, limits).operations()
+            | ProvisionedApi(store, names, lookup, allotments, scheduler, limits).operations()
+            | PermissionsApi(store, names, changes, revisions).operations()
+            | KeptApi(store, names, lookup).operations()
+            | layers.operations()
+            | TagsApi(store, names, lookup, changes).operations()
+            | LayerPermissionsApi(layers, store.layers).operations()
+            | AccountApi(store, limits, allotments, config.service_dir).operations()
+        )
+        self.invoke = InvokeApi(store, scheduler, host.events, host.reclaimer, names, limits, host.invoke)
