@@ -8,11 +8,12 @@ the door's limit and against one budget for the whole host, or handed on as they
 """
 
 from sandboxd.http.server import Server, serve
-from sandboxd.http.values import Budget, Chunks, Handler, HttpLimits, Request, Response, Sink, Streaming
+from sandboxd.http.values import Budget, Chunks, CutShort, Handler, HttpLimits, Request, Response, Sink, Streaming
 
 __all__ = [
     "Budget",
     "Chunks",
+    "CutShort",
     "Handler",
     "HttpLimits",
     "Request",

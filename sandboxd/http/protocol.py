@@ -21,6 +21,7 @@ from sandboxd.http.values import (
     Admission,
     Budget,
     Chunks,
+    CutShort,
     Handler,
     HttpLimits,
     Oversized,
@@ -44,6 +45,8 @@ _STREAMED_CHUNK = 4  # bytes that a chunk has on average at least where it is se
 _MAX_HEADER_PIECES = 1024  # the parser copies a header's beginning with every further piece of it
 _LINGER_SECONDS = 5.0  # how long a refused peer has to finish what it sends and read the answer
 
+# https://www.rfc-editor.org/rfc/rfc9113#section-8.2.3: a comma may be a part of a cookie
+_JOINTS = {"cookie": "; "}
 _REASONS = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -53,7 +56,7 @@ class HttpProtocol(asyncio.Protocol):
     __slots__ = (
         "_admission", "_body", "_budget", "_buffered", "_chunks", "_closing", "_connections", "_deadline",
         "_discarded", "_full", "_handler", "_header_begun", "_header_bytes", "_header_charged", "_header_pieces",
-        "_header_unparsed", "_headers", "_idle", "_in_header", "_limits", "_loop", "_messages", "_oversized",
+        "_header_unparsed", "_headers", "_idle", "_in_header", "_limits", "_loop", "_messages", "_most", "_oversized",
         "_parser", "_pending", "_refusal", "_refused", "_sink", "_size", "_streaming", "_target", "_task", "_timer",
         "_transport", "_writable",
     )  # fmt: skip
@@ -90,6 +93,7 @@ class HttpProtocol(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._header_bytes = self._header_unparsed = self._header_pieces = self._header_charged = 0
         self._size = self._chunks = 0
+        self._most = self._limits.body
         self._body: list[bytes | bytearray] = []
 
     # asyncio.Protocol
@@ -208,9 +212,12 @@ class HttpProtocol(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_header(len(name) + len(value) + _FIELD_COST)
         key = name.decode("latin-1").lower()
-        if key in self._headers and key in self._limits.unique:
-            self._refuse(400, f"header {key} is repeated")
-        self._headers[key] = value.decode("latin-1")
+        text = value.decode("latin-1")
+        if key in self._headers:
+            if key in self._limits.unique:
+                self._refuse(400, f"header {key} is repeated")
+            text = f"{self._headers[key]}{_JOINTS.get(key, ',')}{text}"
+        self._headers[key] = text
 
     def _count_header(self, count: int) -> None:
         self._header_bytes += count
@@ -249,7 +256,11 @@ class HttpProtocol(asyncio.Protocol):
 
     def _judge_head(self) -> Response | None:
         """The refusal of a request that is known by its head, before its body is read."""
-        return self._admission(self._head()) if self._admission is not None and not self._pending else None
+        verdict = self._admission(self._head()) if self._admission is not None and not self._pending else None
+        if isinstance(verdict, int):
+            self._most = verdict
+            return None
+        return verdict
 
     def _head(self) -> Request:
         method, target = self._parser.get_method().decode("latin-1"), self._target.decode("latin-1")
@@ -268,8 +279,8 @@ class HttpProtocol(asyncio.Protocol):
             if not self._sink.write(body, self._on_room):
                 self._full = True
                 self._transport.pause_reading()
-        elif self._size > self._limits.body:
-            self._refuse_body(f"body is larger than {self._limits.body} bytes")
+        elif self._size > self._most:
+            self._refuse_body(f"body is larger than {self._most} bytes")
         elif not self._budget.take(len(body)):
             self._refuse(503, "too many bytes of requests are waiting")
         else:
@@ -365,7 +376,7 @@ class HttpProtocol(asyncio.Protocol):
             if not self._transport.is_closing():
                 self._go_on(keep_alive)
             return
-        if not task.cancelled():
+        if not task.cancelled() and not isinstance(task.exception(), CutShort):
             log.error("an answer was cut short", exc_info=task.exception())
         self._transport.abort()
 
@@ -384,6 +395,7 @@ class HttpProtocol(asyncio.Protocol):
         status, body = response.status, response.body
         lines = [f"HTTP/1.1 {status} {_REASONS.get(status, 'Unknown')}\r\n"]
         lines += [f"{name}: {value}\r\n" for name, value in response.headers.items()]
+        lines += [f"Set-Cookie: {cookie}\r\n" for cookie in response.cookies]
         if response.chunks is not None:
             lines.append("Transfer-Encoding: chunked\r\n")
         elif status != 204:

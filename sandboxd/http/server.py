@@ -56,8 +56,9 @@ async def serve(
     """Serve a listening socket (TCP or unix) that is already bound, and own it from now on.
 
     `oversized` answers a request whose body breaks the limit, from its head alone, before the rest is dropped;
-    `admission` refuses, by its head alone, a request whose body is large or of unknown length, where it can; of a body
-    of unknown length, `streaming` may name a sink that takes it as it comes, whatever its size.
+    `admission` refuses, by its head alone, a request whose body is large or of unknown length, where it can, or says
+    the most bytes that it may have; of a body of unknown length, `streaming` may name a sink that takes it as it comes,
+    whatever its size.
     """
     connections: set[HttpProtocol] = set()
     factory = functools.partial(

@@ -23,6 +23,10 @@ class Sink(Protocol):
         ...
 
 
+class CutShort(Exception):
+    """What chunks raise where their maker knows that the body has no end: nothing to log."""
+
+
 class Chunks(Protocol):
     """A body that is still being made."""
 
@@ -37,9 +41,9 @@ class Chunks(Protocol):
 
 @dataclass(slots=True)
 class Request:
-    """One parsed request. Header names are lower-case; of a repeated header the last value counts, unless it is one
-    of `HttpLimits.unique`, where a repetition is refused (a signature must not cover one value and serve another).
-    Trailers of a chunked body are among the headers."""
+    """One parsed request. Header names are lower-case; the values of a repeated header are joined, as a signature joins
+    them, unless it is one of `HttpLimits.unique`, where a repetition is refused. Trailers of a chunked body are among
+    the headers."""
 
     method: str
     target: str  # path and query as sent
@@ -51,13 +55,15 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer; Content-Length is added, Date is not (AWS's clients do not read it). With `chunks` the body is what
-    they give, chunked; if they raise, the connection ends without its end."""
+    """One answer; Content-Length is added, Date is not (AWS's clients do not read it). Each of `cookies` is a Set-Cookie
+    header of its own. With `chunks` the body is what they give, chunked; if they raise, the connection ends without its
+    end."""
 
     status: int
     body: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     chunks: Chunks | None = None
+    cookies: tuple[str, ...] = ()
 
 
 class Budget:
@@ -97,7 +103,7 @@ class HttpLimits:
 Handler = Callable[[Request], Response | asyncio.Future[Response] | Coroutine[Any, Any, Response]]
 Refusal = Callable[[int, str], Response]
 Oversized = Callable[[Request], Response]
-Admission = Callable[[Request], Response | None]
+Admission = Callable[[Request], Response | int | None]
 Streaming = Callable[[Request], Sink | None]
 
 
