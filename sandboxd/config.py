@@ -42,6 +42,7 @@ class Config:
     drain: float = 30
     api_listen: tuple[str, int] = ("127.0.0.1", 8470)
     api_auth: str = "sigv4"
+    function_urls: str = ""  # scheme, domain and port of functions' URLs; empty: http://localhost and api_listen's port
     network_pool: IPv4Network = field(default_factory=lambda: IPv4Network("10.210.0.0/16"))
     resolvers: tuple[str, ...] = ()  # whom names are asked of; none: those of /etc/resolv.conf
     event_retry_waits: tuple[float, ...] = (60, 120)  # before the two retries of an event whose function failed
@@ -185,6 +186,10 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "drain": ("drain", _seconds(0, 900)),
     "api.listen": ("api_listen", _listen),
     "api.auth": ("api_auth", _matching(r"sigv4|none", '"sigv4" or "none"')),
+    "api.function_urls": (
+        "function_urls",
+        _matching(r"https?://[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:\d{1,5})?", "http[s]://DOMAIN[:PORT], in lower case"),
+    ),
     "network.pool": ("network_pool", _network),
     "network.resolvers": ("resolvers", _addresses),
     "events.retry_waits": ("event_retry_waits", _two_waits),

@@ -17,6 +17,7 @@ from sandboxd.api.concurrency import Allotments, ConcurrencyApi
 from sandboxd.api.configuration import Configurations
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.event_invoke import EventInvokeApi
+from sandboxd.api.function_urls import Addresses, FunctionUrlsApi
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.invoke import InvokeApi
 from sandboxd.api.kept import KeptApi
@@ -35,6 +36,7 @@ from sandboxd.api.tasks import Tasks
 from sandboxd.api.versions import VersionsApi
 from sandboxd.config import Config
 from sandboxd.store.store import Store
+from sandboxd.store.urls import Places, Urls
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class Host:
     downloads: Downloads
     tasks: Tasks
     invoke: Operation
+    places: Places
 
 
 class Handlers:
@@ -80,12 +83,14 @@ class Handlers:
             host.downloads,
             host.tasks,
         )
+        urls = Urls(store.settings, account, host.places)
         self.operations: Operations = (
             self.functions.operations()
             | versions.operations()
             | AliasesApi(store, names, lookup, revisions, allotments).operations()
             | code_signing.operations()
             | EventInvokeApi(store, names, self.authorizer, config.destinations).operations()
+            | FunctionUrlsApi(store, names, urls, Addresses.of(config)).operations()
             | ConcurrencyApi(store, names, lookup, allotments, limits).operations()
             | ProvisionedApi(store, names, lookup, allotments, scheduler, limits).operations()
             | PermissionsApi(store, names, changes, revisions).operations()

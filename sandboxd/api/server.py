@@ -39,6 +39,7 @@ from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult
 from sandboxd.model.limits import Limits
 from sandboxd.store.store import Store
+from sandboxd.store.urls import Places
 
 _HASHED_HERE = 1 << 20  # bytes; a larger body is hashed on a thread, which lets other requests go on
 _ENVELOPE = 262_144  # bytes that AWS allows a CreateFunction around its package in base64
@@ -56,9 +57,10 @@ class Api:
         self._config, self._store, self._tasks = config, store, Tasks()
         self._verifier = Verifier(self._secret, config.region)
         self._peers, self._downloads, self._sessions = Peers(config.user), Downloads(), Sessions()
+        self._places = Places()
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         invoke = ServiceModel.load({"Invoke"}).operations["Invoke"]
-        host = Host(config, scheduler, events, logs, reclaimer, self._downloads, self._tasks, invoke)
+        host = Host(config, scheduler, events, logs, reclaimer, self._downloads, self._tasks, invoke, self._places)
         own = Handlers(host, store, config.account_id)
         self._operations, self._invoke, self._authorizer = own.operations, own.invoke, own.authorizer
         model = ServiceModel.load(self.offered)
