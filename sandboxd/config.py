@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from sandboxd.errors import ConfigError
-from sandboxd.model import destination
-from sandboxd.model.destination import Destination, Endpoint
+from sandboxd.model import destination, endpoint
+from sandboxd.model.destination import Destination
+from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.limits import PROFILES, Limits
 
 DEFAULT_FILE = Path("/etc/sandboxd/sandboxd.toml")
@@ -50,6 +51,11 @@ class Config:
     event_concurrency: int = 16  # events of one function that run at one time
     event_queue: int = 1024  # MB of events that wait before the oldest go
     destinations: Mapping[str, Destination] = field(default_factory=dict)  # by ARN
+    services_endpoint: Endpoint | None = None  # where S3, SQS and SNS are
+    services_key_id: str = ""  # without one: the account's number, by which some such servers tell accounts apart
+    services_secret: str = field(default="", repr=False)
+    services_for_functions: str = ""  # AWS_ENDPOINT_URL
+    ca_file: Path | None = None  # what https endpoints are checked by; none: what the host trusts
     runtimes: Mapping[str, str] = field(default_factory=dict)  # whose image serves a runtime, where it is another's
     limits_profile: str = "classic"
     limits: Limits = field(default_factory=Limits)
@@ -78,7 +84,13 @@ class Config:
     @property
     def ports(self) -> tuple[int, ...]:
         """TCP ports that the service may connect to: those of the endpoints that the configuration names."""
-        return tuple(sorted({d.port for d in self.destinations.values() if isinstance(d, Endpoint)}))
+        return tuple(sorted({endpoint.port for endpoint in self.endpoints}))
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Those that the service may connect to."""
+        named = [*self.destinations.values(), self.services_endpoint]
+        return tuple(one for one in named if isinstance(one, Endpoint))
 
     @property
     def uid_base(self) -> int:
@@ -155,6 +167,21 @@ def _is_address(text: str) -> bool:
         return False
 
 
+def _services(value: Any) -> Endpoint:
+    try:
+        found = endpoint.parse(value if isinstance(value, str) else "")
+    except ValueError:
+        found = None
+    if found is None or found.path != "/":
+        raise ValueError('"http://HOST:PORT" or "https://HOST:PORT"')
+    return found
+
+
+def _url(value: Any) -> str:
+    _services(value)
+    return str(value)
+
+
 def _positive(value: Any) -> int:
     number = _number(value, int)
     if number is None or not 0 < number < 1 << 40:
@@ -196,6 +223,11 @@ _KEYS: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "events.backoff": ("event_backoff", _two_waits),
     "events.concurrency": ("event_concurrency", _positive),
     "events.queue": ("event_queue", _positive),
+    "services.endpoint_url": ("services_endpoint", _services),
+    "services.access_key_id": ("services_key_id", _matching(r"[!-~]{1,128}", "an access key's id")),
+    "services.secret_access_key": ("services_secret", _matching(r"[!-~]{1,128}", "an access key's secret")),
+    "services.function_endpoint_url": ("services_for_functions", _url),
+    "ca_file": ("ca_file", _path),
     "limits.profile": ("limits_profile", _matching("|".join(PROFILES), " or ".join(f'"{p}"' for p in PROFILES))),
 }
 _DESTINATIONS = "destinations."
@@ -255,7 +287,8 @@ def _build(settings: Mapping[str, tuple[str, Any]], source: str) -> Config:
         try:
             converted = convert(value)
         except ValueError as error:
-            raise ConfigError(origin, key, value, str(error)) from None
+            shown = "(a secret)" if name == "services_secret" else value
+            raise ConfigError(origin, key, shown, str(error)) from None
         if served:
             runtimes[served] = converted
         elif name.startswith("limits."):
@@ -265,6 +298,12 @@ def _build(settings: Mapping[str, tuple[str, Any]], source: str) -> Config:
     profile = PROFILES[values.get("limits_profile", "classic")]
     values |= {"destinations": destinations, "runtimes": runtimes, "limits": replace(profile, **limits)}
     config = Config(**values, source=source)
+    if bool(config.services_key_id) != bool(config.services_secret) or (
+        config.services_key_id and not config.services_endpoint
+    ):
+        key = "services.access_key_id" if config.services_key_id else "services.secret_access_key"
+        together = "it together with services.endpoint_url, services.access_key_id and services.secret_access_key"
+        raise ConfigError(settings[key][0], key, config.services_key_id or "(a secret)", together)
     if config.api_auth == "none" and not ip_address(config.api_listen[0]).is_loopback:
         origin = settings["api.auth"][0]
         raise ConfigError(

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support import inventory, packages
 from tests.support.daemon import Daemon
+from tests.support.moto import Moto
 from tests.support.places import RUNS, TIME_FACTOR
 
 Deployed = Callable[..., str]
@@ -88,6 +89,13 @@ def deployed(daemon: Daemon) -> Iterator[Deployed]:
     yield deploy
     for name in names:
         daemon.delete(name)
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[Moto]:
+    """S3, SQS and SNS on loopback; whoever uses them has buckets and queues of its own names."""
+    with Moto() as running:
+        yield running
 
 
 @pytest.hookimpl(wrapper=True)

@@ -12,7 +12,8 @@ import pytest
 from sandboxd import config as module
 from sandboxd.config import Config, load
 from sandboxd.errors import ConfigError
-from sandboxd.model.destination import Endpoint, Spool
+from sandboxd.model.destination import Spool
+from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.limits import PROFILES, Limits
 
 QUEUE = "arn:aws:sqs:us-east-1:000000000000:failed"
@@ -47,6 +48,12 @@ GOOD: list[tuple[str, str, str, Any]] = [
     (f'destinations."{QUEUE}"', '"file:failed"', "destinations", {QUEUE: Spool("failed")}),
     (f'destinations."{QUEUE}"', '"http://10.0.0.1:90/a"', "destinations", {QUEUE: Endpoint("10.0.0.1", 90, "/a")}),
     (f'destinations."{QUEUE}"', '"http://[::1]:90"', "destinations", {QUEUE: Endpoint("::1", 90, "/")}),
+    (f'destinations."{QUEUE}"', '"https://a.host/?b"', "destinations", {QUEUE: Endpoint("a.host", 443, "/?b", True)}),
+    ("services.endpoint_url", '"http://127.0.0.1:4566"', "services_endpoint", Endpoint("127.0.0.1", 4566, "/")),
+    ("services.endpoint_url", '"https://s3.internal/"', "services_endpoint", Endpoint("s3.internal", 443, "/", True)),
+    ("services.endpoint_url", '"http://[fd00::1]"', "services_endpoint", Endpoint("fd00::1", 80, "/")),
+    ("services.function_endpoint_url", '"http://10.0.0.1:4566"', "services_for_functions", "http://10.0.0.1:4566"),
+    ("ca_file", '"/etc/own.pem"', "ca_file", Path("/etc/own.pem")),
     ('runtimes."python3.12"', '"python3.13"', "runtimes", {"python3.12": "python3.13"}),
     ("runtimes.python3.12", '"python3.13"', "runtimes", {"python3.12": "python3.13"}),
     ("limits.profile", '"classic"', "limits", PROFILES["classic"]),
@@ -75,9 +82,20 @@ BAD: list[tuple[str, str]] = [
     ("events.backoff", "[1, true]"),
     ("events.concurrency", "0"),
     (f'destinations."{QUEUE}"', '"file:../up"'),
-    (f'destinations."{QUEUE}"', '"https://10.0.0.1:90/"'),
     (f'destinations."{QUEUE}"', '"http://10.0.0.1:0/"'),
-    (f'destinations."{QUEUE}"', '"http://a.host:90/"'),
+    (f'destinations."{QUEUE}"', '"http://10.0.0:90/"'),
+    (f'destinations."{QUEUE}"', '"http://a..host/"'),
+    (f'destinations."{QUEUE}"', '"http://user@a.host/"'),
+    (f'destinations."{QUEUE}"', '"ftp://a.host/"'),
+    ("services.endpoint_url", '"127.0.0.1:4566"'),
+    ("services.endpoint_url", '"http://127.0.0.1:4566/path"'),
+    ("services.endpoint_url", '"http://127.0.0.1:66000"'),
+    ("services.endpoint_url", "4566"),
+    ("services.access_key_id", '"with space"'),
+    ("services.secret_access_key", '""'),
+    ("services.function_endpoint_url", '"10.0.0.1"'),
+    ("services.region", '"us-east-1"'),
+    ("ca_file", '"own.pem"'),
     (f'destinations."{QUEUE}"', '"http://10.0.0.1:90/ HTTP/1.1"'),
     (f'destinations."{QUEUE}"', "5"),
     ('destinations."arn:aws:lambda:us-east-1:000000000000:function:f"', '"file:failed"'),
@@ -244,6 +262,39 @@ def test_no_authentication_is_allowed_on_loopback(tmp_path: Path, listen: str) -
     file = tmp_path / "sandboxd.toml"
     file.write_text(f'[api]\nauth = "none"\nlisten = "{listen}"\n')
     assert load(file, {}).api_auth == "none"
+
+
+KEYS = {"endpoint_url": "http://10.0.0.1:1", "access_key_id": "id", "secret_access_key": "hush"}
+
+
+def test_a_key_of_the_services_is_whole_or_not_there(tmp_path: Path) -> None:
+    file = tmp_path / "sandboxd.toml"
+
+    def write_without(*left_out: str) -> Path:
+        rows = (f'{key} = "{value}"\n' for key, value in KEYS.items() if key not in left_out)
+        file.write_text("[services]\n" + "".join(rows))
+        return file
+
+    loaded = load(write_without(), {})
+    assert (loaded.services_key_id, loaded.services_secret) == ("id", "hush")
+    assert "hush" not in repr(loaded)
+    load(write_without("access_key_id", "secret_access_key"), {})
+    for left_out in KEYS:
+        with pytest.raises(ConfigError, match="together with") as caught:
+            load(write_without(left_out), {})
+        assert "hush" not in str(caught.value)
+    file.write_text('[services]\nsecret_access_key = "hush hush"\n')
+    with pytest.raises(ConfigError, match=r"secret_access_key = '\(a secret\)'"):
+        load(file, {})
+
+
+def test_the_ports_of_all_endpoints() -> None:
+    config = Config(
+        destinations={"a": Endpoint("10.0.0.1", 90, "/"), "b": Spool("b"), "c": Endpoint("a.host", 443, "/", True)},
+        services_endpoint=Endpoint("127.0.0.1", 90, "/"),
+    )
+    assert config.ports == (90, 443)
+    assert Config().ports == ()
 
 
 def test_profiles_are_the_documented_ones() -> None:

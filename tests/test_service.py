@@ -20,7 +20,7 @@ import pytest
 
 from sandboxd import landlock
 from sandboxd.config import Config
-from sandboxd.model.destination import Endpoint
+from sandboxd.model.endpoint import Endpoint
 from sandboxd.seccomp import make_filter, read_profile
 from sandboxd.service import _profile
 from tests.support.daemon import Daemon

@@ -15,7 +15,8 @@ from pathlib import Path
 
 import httptools
 
-from sandboxd.model.destination import Destination, Endpoint, Spool
+from sandboxd.model.destination import Destination, Spool
+from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.event import Event
 
 _ANSWER_SECONDS = 30

@@ -13,7 +13,8 @@ import pytest
 
 from sandboxd.events import targets as module
 from sandboxd.events.targets import Targets
-from sandboxd.model.destination import Destination, Endpoint, Spool
+from sandboxd.model.destination import Destination, Spool
+from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.event import Event
 from tests.events.world import QUEUE
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from sandboxd.config import Config
 from sandboxd.events.mode import EventMode
-from sandboxd.model.destination import Endpoint, Spool
+from sandboxd.model.destination import Spool
+from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.store.store import Store
