@@ -25,13 +25,22 @@ COMMANDS = {
     "function": ("sandboxd.cli.function", "Create, update, show, list and delete functions."),
     "version": ("sandboxd.cli.version", "Publish, list and delete versions of functions."),
     "alias": ("sandboxd.cli.alias", "Create, update, show, list and delete aliases of functions."),
+    "layer": ("sandboxd.cli.layer", "Publish, list, show and delete layers, and permit others to use them."),
+    "concurrency": ("sandboxd.cli.concurrency", "Reserve concurrency for functions, show it and give it back."),
+    "provisioned": ("sandboxd.cli.concurrency", "Have environments made ahead of invocations."),
+    "events": ("sandboxd.cli.events", "Say how queued events are tried, and who is told how they ended."),
+    "runtime": ("sandboxd.cli.runtime", "Show and set when the runtimes of functions are updated."),
+    "recursion": ("sandboxd.cli.runtime", "Show and set what becomes of functions that invoke themselves."),
+    "signing": ("sandboxd.cli.signing", "Create and delete code signing configurations, and give them to functions."),
     "tag": ("sandboxd.cli.tag", "Put, list and remove tags of functions."),
     "permission": ("sandboxd.cli.permission", "Add, list and remove permissions to invoke functions."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
     "user": ("sandboxd.cli.principals", "Create, show, list and delete users, and give them policies."),
     "role": ("sandboxd.cli.principals", "Create, show, list and delete roles of functions, and give them policies."),
+    "limits": ("sandboxd.cli.limits", "Show the limits of the account and what of them is used."),
     "simulate": ("sandboxd.cli.simulate", "Replay a trace through the scheduler and compare eviction policies."),
     "gc": ("sandboxd.cli.gc", "Remove what a dead daemon left behind."),
+    "completion": ("sandboxd.cli.completion", "Print what makes a shell complete commands and names."),
     "uninstall": ("sandboxd.cli.uninstall", "Stop the daemon and remove every trace of it."),
 }
 
@@ -43,10 +52,6 @@ Exit codes:
   2    wrong usage, payload or configuration
   125  the daemon cannot be reached
   130  interrupted
-
-\b
-Shell completion:
-  eval "$(_SANDBOXD_COMPLETE=bash_source sandboxd)"   (zsh_source, fish_source)
 """
 
 

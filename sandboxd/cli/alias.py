@@ -12,10 +12,14 @@ from urllib.parse import quote
 import click
 
 from sandboxd.cli.client import function_path
-from sandboxd.cli.context import Context, function_argument, output_option
+from sandboxd.cli.context import Context, completer, function_argument, of_function, output_option
 from sandboxd.cli.output import show_json, show_pairs, show_table
 
 C = TypeVar("C", bound=Callable[..., Any])
+
+_complete_alias = completer("ListAliases", "Aliases", "Name", of_function("/aliases"))
+_complete_version = completer("ListVersionsByFunction", "Versions", "Version", of_function("/versions"))
+_alias_argument = click.argument("alias_name", metavar="ALIAS", shell_complete=_complete_alias)
 
 
 def _weight(_: click.Context, __: click.Parameter, value: str | None) -> dict[str, Any] | None:
@@ -46,7 +50,13 @@ def alias() -> None:
 @alias.command(epilog="Example: sandboxd alias create hello live --version 1 --route 2=0.1")
 @function_argument
 @click.argument("alias_name", metavar="ALIAS")
-@click.option("--version", required=True, metavar="VERSION", help="The version that it is a name for.")
+@click.option(
+    "--version",
+    required=True,
+    metavar="VERSION",
+    shell_complete=_complete_version,
+    help="The version that it is a name for.",
+)
 @_settings
 @output_option
 @click.pass_obj
@@ -60,8 +70,13 @@ def create(
 
 @alias.command(epilog="Example: sandboxd alias update hello live --version 2 --route ''")
 @function_argument
-@click.argument("alias_name", metavar="ALIAS")
-@click.option("--version", metavar="VERSION", help="The version that it is a name for from now on.")
+@_alias_argument
+@click.option(
+    "--version",
+    metavar="VERSION",
+    shell_complete=_complete_version,
+    help="The version that it is a name for from now on.",
+)
 @_settings
 @output_option
 @click.pass_obj
@@ -82,7 +97,7 @@ def update(
 
 @alias.command(epilog="Example: sandboxd alias get hello live")
 @function_argument
-@click.argument("alias_name", metavar="ALIAS")
+@_alias_argument
 @output_option
 @click.pass_obj
 def get(context: Context, name: str, alias_name: str) -> None:
@@ -108,7 +123,7 @@ def list_aliases(context: Context, name: str) -> None:
 
 @alias.command(epilog="Example: sandboxd alias delete hello live")
 @function_argument
-@click.argument("alias_name", metavar="ALIAS")
+@_alias_argument
 @output_option
 @click.pass_obj
 def delete(context: Context, name: str, alias_name: str) -> None:

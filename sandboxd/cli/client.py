@@ -5,11 +5,13 @@ Room: command line. May: connect to the daemon. May not: import http.client, whi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from urllib.parse import quote, urlencode
 
 from sandboxd.cli.context import Unreachable
@@ -39,6 +41,26 @@ class Client:
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None, timeout: float = 60
     ) -> Answer:
         """One request as it is; `timeout` in seconds for each wait on the socket."""
+        with self._exchange(method, target, body, headers, timeout) as (status, named, door):
+            return Answer(status, named, _whole(named, door))
+
+    def stream(
+        self, operation: str, target: str, body: bytes, headers: dict[str, str], timeout: float
+    ) -> Iterator[bytes]:
+        """The pieces of an answer as they come; raises ApiError where it is one, as `call` does."""
+        with self._exchange("POST", target, body, headers, timeout) as (status, named, door):
+            if status >= 400 or named.get("transfer-encoding") != "chunked":
+                answer = Answer(status, named, _whole(named, door))
+                check(operation, answer)
+                yield answer.body
+            else:
+                yield from _chunks(door)
+
+    @contextlib.contextmanager
+    def _exchange(
+        self, method: str, target: str, body: bytes, headers: dict[str, str] | None, timeout: float
+    ) -> Iterator[tuple[int, dict[str, str], BinaryIO]]:
+        """Send a request; the answer's status and headers, and where its body is to be read."""
         lines = [f"{method} {target} HTTP/1.1", "Host: sandboxd", f"Content-Length: {len(body)}", "Connection: close"]
         lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
@@ -47,7 +69,8 @@ class Client:
                 door.settimeout(timeout)
                 door.connect(str(self._path))
                 _send(door, head + body)
-                return _receive(door)
+                with door.makefile("rb") as answer:
+                    yield (*_head(answer), answer)
         except OSError as error:
             raise Unreachable(f"the daemon cannot be reached at {self._path}: {_reason(error)}") from None
         except ValueError as error:
@@ -73,21 +96,23 @@ class Client:
             raise Unreachable(f"the daemon at {self._path} did not answer in JSON: {error}") from None
         return document if isinstance(document, dict) else {}
 
-    def every(self, operation: str, path: str, member: str) -> list[dict[str, Any]]:
+    def every(
+        self, operation: str, path: str, member: str, query: dict[str, str] | None = None, timeout: float = 60
+    ) -> list[Any]:
         """Every item of an operation that answers in pages; `member` holds a page's."""
-        items: list[dict[str, Any]] = []
-        query: dict[str, str] = {}
+        items: list[Any] = []
+        marker: dict[str, str] = {}
         while True:
-            page = self.call(operation, "GET", path, query=query)
+            page = self.call(operation, "GET", path, query=(query or {}) | marker, timeout=timeout)
             items += page.get(member, [])
             if not page.get("NextMarker"):
                 return items
-            query = {"Marker": page["NextMarker"]}
+            marker = {"Marker": page["NextMarker"]}
 
 
-def function_path(name: str, rest: str = "") -> str:
-    """The path of a function's resource; the name may carry a qualifier or be an ARN."""
-    return f"{FUNCTIONS}/{quote(name, safe='')}{rest}"
+def function_path(name: str, rest: str = "", since: str = "2015-03-31") -> str:
+    """The path of a function's resource; the name may carry a qualifier or be an ARN. `since`: the API's date."""
+    return f"/{since}/functions/{quote(name, safe='')}{rest}"
 
 
 def check(operation: str, answer: Answer) -> None:
@@ -112,37 +137,50 @@ def _send(door: socket.socket, request: bytes) -> None:
         return
 
 
-def _receive(door: socket.socket) -> Answer:
-    data = b""
-    while b"\r\n\r\n" not in data:
-        if len(data) > _HEAD_LIMIT:
-            raise ValueError(f"headers of more than {_HEAD_LIMIT} bytes")
-        data += _some(door)
-    head, _, rest = data.partition(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")
-    status = first.split(" ", 2)[1] if first.startswith("HTTP/1.1 ") else ""
+def _head(door: BinaryIO) -> tuple[int, dict[str, str]]:
+    lines: list[str] = []
+    room = _HEAD_LIMIT
+    while (line := _line(door, room)) != "":
+        lines.append(line)
+        room -= len(line) + 2
+    status = lines[0].split(" ", 2)[1] if lines and lines[0].startswith("HTTP/1.1 ") else ""
     if not status.isdigit():
-        raise ValueError(f"status line {first[:80]!r}")
-    headers = {}
-    for line in lines:
-        name, _, value = line.partition(":")
-        headers[name.strip().lower()] = value.strip()
+        raise ValueError(f"status line {''.join(lines[:1])[:80]!r}")
+    pairs = (line.partition(":") for line in lines[1:])
+    return int(status), {name.strip().lower(): value.strip() for name, _, value in pairs}
+
+
+def _line(door: BinaryIO, room: int) -> str:
+    line = door.readline(max(room, 0))
+    if not line.endswith(b"\n"):
+        if len(line) >= room:
+            raise ValueError(f"headers of more than {_HEAD_LIMIT} bytes")
+        raise _broken_off()
+    return line.decode("latin-1").rstrip("\r\n")
+
+
+def _whole(headers: dict[str, str], door: BinaryIO) -> bytes:
     length = headers.get("content-length", "0")
     if not length.isdigit():
         raise ValueError(f"Content-Length {length[:80]!r}")
-    left = int(length) - len(rest)
-    parts = [rest]
-    while left > 0:
-        parts.append(_some(door))
-        left -= len(parts[-1])
-    return Answer(int(status), headers, b"".join(parts))
+    return _exactly(door, int(length))
 
 
-def _some(door: socket.socket) -> bytes:
-    data = door.recv(262_144)
-    if not data:
-        raise ConnectionResetError("it closed the connection before its answer was complete")
+def _chunks(door: BinaryIO) -> Iterator[bytes]:
+    while size := int(_line(door, _HEAD_LIMIT), 16):
+        yield _exactly(door, size)
+        _line(door, _HEAD_LIMIT)
+
+
+def _exactly(door: BinaryIO, size: int) -> bytes:
+    data = door.read(size)
+    if len(data) < size:
+        raise _broken_off()
     return data
+
+
+def _broken_off() -> OSError:
+    return ConnectionResetError("it closed the connection before its answer was complete")
 
 
 def _reason(error: OSError) -> str:

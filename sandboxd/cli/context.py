@@ -97,16 +97,41 @@ def output_option(command: C) -> C:
     return config_option(option(command))
 
 
-def complete_function(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """Names of functions that begin so; none where the daemon does not answer at once."""
-    from sandboxd.errors import SandboxdError
+def completer(
+    operation: str, member: str, shown: str, path: Callable[[str], str]
+) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """Completes by what an operation lists: the `shown` of each of its `member`. `path` gets the NAME that was typed.
 
-    try:
-        body = ctx.ensure_object(Context).client.call("ListFunctions", "GET", "/2015-03-31/functions/", timeout=1)
-    except (Failure, SandboxdError):
-        return []
-    names = [str(function["FunctionName"]) for function in body.get("Functions", [])]
-    return [name for name in names if name.startswith(incomplete)]
+    There is nothing to choose from where the daemon does not answer at once.
+    """
+
+    def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+        from sandboxd.errors import SandboxdError
+
+        # Where it is an option that lacks its value, click has not given the arguments their names yet.
+        name = ctx.params.get("name") or next(iter(ctx.args), "")
+        try:
+            rows = ctx.ensure_object(Context).client.every(operation, path(name), member, timeout=1)
+        except (Failure, SandboxdError):
+            return []
+        names = [str(row[shown]) for row in rows]
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+complete_function = completer("ListFunctions", "Functions", "FunctionName", lambda _: "/2015-03-31/functions/")
+
+
+def of_function(rest: str) -> Callable[[str], str]:
+    """For `completer`: the path below the function that the command names."""
+
+    def path(name: str) -> str:
+        from sandboxd.cli.client import function_path
+
+        return function_path(name, rest)
+
+    return path
 
 
 def function_argument(command: C) -> C:

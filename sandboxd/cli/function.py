@@ -5,78 +5,25 @@ Room: command line.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from sandboxd.cli import functions_api as api
 from sandboxd.cli.client import Client
-from sandboxd.cli.context import Context, Failure, Misuse, complete_function, function_argument, output_option
+from sandboxd.cli.context import Context, Failure, complete_function, function_argument, output_option
+from sandboxd.cli.function_options import configuration_options, creation_options, egress_option, members, wait_option
 from sandboxd.cli.output import show_json, show_pairs, show_table
+from sandboxd.cli.upload import package_options, read_package
 from sandboxd.errors import SandboxdError
 
-C = TypeVar("C", bound=Callable[..., Any])
-
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
-_DIRECTORY = click.Path(exists=True, file_okay=False, path_type=Path)
-
-
-def _variables(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    pairs = {}
-    for value in values:
-        name, separator, content = value.partition("=")
-        if not name or not separator:
-            raise click.BadParameter(f"{value!r} is not NAME=VALUE")
-        pairs[name] = content
-    return pairs
-
-
-def _egress(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    from sandboxd.model.egress import parse
-
-    try:
-        return [str(parse(value)) for value in values]
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _options(*options: Callable[[Any], Any]) -> Callable[[C], C]:
-    def add(command: C) -> C:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_code_options = _options(
-    click.option("--zip", "zip_file", type=_FILE, help="The code package."),
-    click.option("--dir", "directory", type=_DIRECTORY, help="A directory to pack (without __pycache__)."),
-)
-_configuration_options = _options(
-    click.option("--memory", type=int, metavar="MB", help="Memory; CPU comes in proportion (1769 MB: one CPU)."),
-    click.option("--timeout", type=int, metavar="SECONDS", help="How long an invocation may last."),
-    click.option("--tmp", type=int, metavar="MB", help="Size of /tmp."),
-    click.option("--env", multiple=True, metavar="NAME=VALUE", callback=_variables, help="A variable; repeatable."),
-    click.option("--description", help="A text for people."),
-    click.option("--role", help="Kept and shown as at AWS; grants nothing here."),
-)
-_egress_option = click.option(
-    "--allow-egress",
-    multiple=True,
-    metavar="CIDR:PORT|HOST:PORT",
-    callback=_egress,
-    help="Permit connections to this network and port (or FIRST-LAST), host and port, or *.host and port; repeatable. "
-    "Without: loopback only.",
-)
-_wait_option = click.option("--wait/--no-wait", default=True, help="Wait until the function is ready (default).")
 # What people see of a configuration; `--output json` has all of it.
 _SHOWN = (
     "FunctionName", "FunctionArn", "Description", "Runtime", "Handler", "Role", "MemorySize", "Timeout",
-    "EphemeralStorage", "Environment", "AllowEgress", "AllowInvoke", "CodeSize", "CodeSha256", "Version",
-    "LastModified", "State", "StateReason", "LastUpdateStatus", "LastUpdateStatusReason",
+    "EphemeralStorage", "Environment", "Layers", "DeadLetterConfig", "AllowEgress", "AllowInvoke",
+    "CodeSize", "CodeSha256", "Version", "LastModified", "State", "StateReason", "LastUpdateStatus",
+    "LastUpdateStatusReason",
 )  # fmt: skip
 
 
@@ -89,11 +36,12 @@ def function() -> None:
 @click.argument("name")
 @click.option("--runtime", required=True, metavar="RUNTIME", help="Such as python3.13.")
 @click.option("--handler", required=True, metavar="MODULE.FUNCTION", help="Such as app.handler.")
-@_code_options
-@_configuration_options
-@_egress_option
+@package_options
+@configuration_options
+@creation_options
+@egress_option
 @click.option("--allow-invoke", is_flag=True, help="Permit calls to this server's own Lambda endpoint.")
-@_wait_option
+@wait_option
 @output_option
 @click.pass_obj
 def create(
@@ -108,12 +56,10 @@ def create(
     **settings: Any,
 ) -> None:
     """Create the function NAME from a zip file or a directory."""
-    if zip_file is None and directory is None:
-        raise click.UsageError("one of --zip and --dir is needed")
-    request = {"FunctionName": name, "Code": {"ZipFile": _package(context, zip_file, directory)}}
+    request = {"FunctionName": name, "Code": {"ZipFile": read_package(context, zip_file, directory)}}
     settings["role"] = settings["role"] or f"arn:aws:iam::{context.config.account_id}:role/sandboxd"
     client = context.client
-    configuration = api.create(client, request | api.members(settings))
+    configuration = api.create(client, request | members(context, settings))
     if allow_egress or allow_invoke:
         try:
             api.wait_ready(client, name)
@@ -128,13 +74,14 @@ def create(
 @function_argument
 @click.option("--runtime", metavar="RUNTIME", help="Such as python3.13.")
 @click.option("--handler", metavar="MODULE.FUNCTION", help="Such as app.handler.")
-@_code_options
-@_configuration_options
+@package_options
+@configuration_options
 @click.option("--no-env", is_flag=True, help="Remove all variables (--env replaces all of them).")
-@_egress_option
+@click.option("--no-layers", is_flag=True, help="Take away all layers (--layer replaces all of them).")
+@egress_option
 @click.option("--no-egress", is_flag=True, help="Permit no egress (--allow-egress replaces what was permitted).")
 @click.option("--allow-invoke/--deny-invoke", default=None, help="Permit calls to this server's own Lambda endpoint.")
-@_wait_option
+@wait_option
 @output_option
 @click.pass_obj
 def update(
@@ -143,7 +90,6 @@ def update(
     name: str,
     zip_file: Path | None,
     directory: Path | None,
-    no_env: bool,
     allow_egress: list[str],
     no_egress: bool,
     allow_invoke: bool | None,
@@ -151,16 +97,20 @@ def update(
     **settings: Any,
 ) -> None:
     """Update code, configuration or permissions of the function NAME; what is not named stays as it is."""
-    changes = api.members(settings) | ({"Environment": {"Variables": {}}} if no_env else {})
+    changes = members(context, settings)
     new_policy: dict[str, Any] = {"AllowEgress": allow_egress} if allow_egress or no_egress else {}
     new_policy |= {} if allow_invoke is None else {"AllowInvoke": allow_invoke}
-    if (no_env and settings["env"]) or (no_egress and allow_egress):
-        raise click.UsageError("--no-env excludes --env, and --no-egress excludes --allow-egress")
+    if (
+        (settings["no_env"] and settings["env"])
+        or (settings["no_layers"] and settings["layer"])
+        or (no_egress and allow_egress)
+    ):
+        raise click.UsageError("--no-env excludes --env, --no-layers --layer, and --no-egress --allow-egress")
     if not (zip_file or directory or changes or new_policy):
         raise click.UsageError("nothing to update: name at least one option")
     client = context.client
     if zip_file or directory:
-        package = _package(context, zip_file, directory)
+        package = read_package(context, zip_file, directory)
         configuration = api.update_code(client, name, package)
         if changes or new_policy:
             api.wait_ready(client, name)
@@ -218,29 +168,6 @@ def delete(context: Context, name: str) -> None:
         show_json({"Deleted": name})
 
 
-def _package(context: Context, zip_file: Path | None, directory: Path | None) -> str:
-    """The code package as the API takes it, in base64."""
-    import base64
-
-    from sandboxd.cli.package import PackageError, pack_directory, within_limit
-
-    if zip_file is not None and directory is not None:
-        raise click.UsageError("--zip excludes --dir")
-    limits = context.config.limits
-    try:
-        if directory is not None:
-            package = pack_directory(directory, limits)
-        else:
-            assert zip_file is not None
-            with zip_file.open("rb") as file:
-                package = within_limit(file.read(limits.zip_bytes + 1), zip_file, limits)
-    except PackageError as error:
-        raise Misuse(str(error)) from None
-    except OSError as error:
-        raise Misuse(f"{error.filename or zip_file or directory}: {error.strerror}") from None
-    return base64.b64encode(package).decode("ascii")
-
-
 def _finish(context: Context, client: Client, configuration: dict[str, Any], wait: bool) -> None:
     if wait:
         configuration = api.wait_ready(client, configuration["FunctionName"])
@@ -252,7 +179,9 @@ def _finish(context: Context, client: Client, configuration: dict[str, Any], wai
 
 def _show(configuration: dict[str, Any]) -> None:
     pairs = {name: configuration[name] for name in _SHOWN if configuration.get(name) not in (None, "")}
-    for name, inner in (("EphemeralStorage", "Size"), ("Environment", "Variables")):
+    for name, inner in (("EphemeralStorage", "Size"), ("Environment", "Variables"), ("DeadLetterConfig", "TargetArn")):
         if name in pairs:
             pairs[name] = pairs[name].get(inner)
+    if "Layers" in pairs:
+        pairs["Layers"] = [layer["Arn"] for layer in pairs["Layers"]]
     show_pairs(pairs)

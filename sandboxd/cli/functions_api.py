@@ -6,33 +6,14 @@ Room: command line. May: ask the daemon. Shapes: botocore's lambda/2015-03-31 mo
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 from sandboxd.cli.client import ADMIN, FUNCTIONS, Client, function_path
 from sandboxd.cli.context import Failure
 
-_MEMBERS = {
-    "runtime": "Runtime",
-    "handler": "Handler",
-    "role": "Role",
-    "description": "Description",
-    "memory": "MemorySize",
-    "timeout": "Timeout",
-}
 READY_SECONDS = 300  # AWS's waiters (function-active-v2, function-updated-v2) give up after as long
 _POLL_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5)
-
-
-def members(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The request's members for the options that were given."""
-    request = {_MEMBERS[name]: value for name, value in settings.items() if name in _MEMBERS and value is not None}
-    if settings["tmp"] is not None:
-        request["EphemeralStorage"] = {"Size": settings["tmp"]}
-    if settings["env"]:
-        request["Environment"] = {"Variables": settings["env"]}
-    return request
 
 
 def create(client: Client, request: dict[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,10 @@ Room: command line.
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from sandboxd.cli.client import function_path
-from sandboxd.cli.context import Context, function_argument, output_option
+from sandboxd.cli.context import Context, completer, function_argument, of_function, output_option
 from sandboxd.cli.output import show_json, show_table
 
 
@@ -44,7 +42,7 @@ def publish(context: Context, name: str, description: str | None) -> None:
 def list_versions(context: Context, name: str) -> None:
     """List the versions of the function NAME, $LATEST first."""
     path = function_path(name, "/versions")
-    rows: list[dict[str, Any]] = context.client.every("ListVersionsByFunction", path, "Versions")
+    rows = context.client.every("ListVersionsByFunction", path, "Versions")
     if context.output == "json":
         show_json({"Versions": rows})
         return
@@ -55,7 +53,9 @@ def list_versions(context: Context, name: str) -> None:
 
 @version.command(epilog="Example: sandboxd version delete hello 3")
 @function_argument
-@click.argument("number")
+@click.argument(
+    "number", shell_complete=completer("ListVersionsByFunction", "Versions", "Version", of_function("/versions"))
+)
 @output_option
 @click.pass_obj
 def delete(context: Context, name: str, number: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -45,17 +46,20 @@ def test_version_and_help() -> None:
     assert shell("--version").stdout == f"sandboxd, version {__version__}\n"
     done = shell("--help")
     assert done.returncode == 0
-    for word in (*COMMANDS, "125", "bash_source"):
+    for word in (*COMMANDS, "125"):
         assert word in done.stdout
 
 
-def leaves() -> Iterator[tuple[str, ...]]:
+def leaves(command: click.Command = cli, *words: str) -> Iterator[tuple[str, ...]]:
     """Every command that does something, as its words."""
-    context = click.Context(cli)
-    for name in COMMANDS:
-        command = cli.get_command(context, name)
-        subcommands = command.list_commands(context) if isinstance(command, click.Group) else [""]
-        yield from (tuple(filter(None, (name, sub))) for sub in subcommands)
+    if not isinstance(command, click.Group):
+        yield words
+        return
+    context = click.Context(command)
+    for name in command.list_commands(context):
+        subcommand = command.get_command(context, name)
+        assert subcommand is not None
+        yield from leaves(subcommand, *words, name)
 
 
 @pytest.mark.parametrize("words", list(leaves()), ids=" ".join)
@@ -97,6 +101,7 @@ def test_nothing_heavy_is_imported(command: str, tmp_path: Path) -> None:
     [
         ("status",), ("ps",), ("invoke", "f"), ("logs", "f"), ("logs", "f", "-f"), ("function", "list"),
         ("function", "get", "f"), ("function", "delete", "f"), ("key", "list"), ("key", "create"),
+        ("layer", "get", "l:1"), ("provisioned", "list", "f"), ("limits",), ("invoke", "f", "--stream"),
     ],
 )  # fmt: skip
 def test_daemon_not_running(arguments: tuple[str, ...], tmp_path: Path) -> None:
@@ -191,7 +196,32 @@ def test_completion_where_the_daemon_does_not_run(tmp_path: Path) -> None:
     assert (done.stdout.strip(), done.stderr) == ("", "")
 
 
-def test_completion_script() -> None:
-    done = shell(_SANDBOXD_COMPLETE="zsh_source")
-    assert done.returncode == 0
-    assert "#compdef sandboxd" in done.stdout
+def test_completion_of_what_a_command_is_about(daemon: Daemon) -> None:
+    common = {"_SANDBOXD_COMPLETE": "fish_complete", "SANDBOXD_CONFIG": str(daemon.config_file)}
+    functions = "/2015-03-31/functions/f"
+    daemon.answer(f"GET {functions}/aliases", {"Aliases": [{"Name": "live"}, {"Name": "test"}]})
+    daemon.answer(f"GET {functions}/versions", {"Versions": [{"Version": "$LATEST"}, {"Version": "1"}]})
+    daemon.answer("GET /2018-10-31/layers", {"Layers": [{"LayerName": "tools"}]})
+    daemon.answer("GET /2018-10-31/layers/tools/versions", {"LayerVersions": [{"Version": 2}, {"Version": 1}]})
+    for words, found in (
+        ("alias get f|li", ["live"]),
+        ("alias create f live --version|", ["$LATEST", "1"]),
+        ("version delete f|1", ["1"]),
+        ("layer versions|", ["tools"]),
+        ("layer get|to", ["tools:"]),
+        ("function create g --layer|tools:", ["tools:2", "tools:1"]),
+        ("function get|f", []),  # no such route: the daemon is older
+    ):
+        typed, _, word = words.partition("|")
+        shown = shell(COMP_WORDS=f"sandboxd {typed} {word}".rstrip(), COMP_CWORD=word, **common).stdout
+        assert [line.split(",")[1] for line in shown.splitlines() if line] == found, words
+
+
+@pytest.mark.parametrize("name", ["bash", "zsh", "fish"])
+def test_completion_script(name: str) -> None:
+    done = shell("completion", name)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "_SANDBOXD_COMPLETE" in done.stdout
+    checker = shutil.which(name)
+    if checker is not None:
+        assert subprocess.run([checker, "-n"], input=done.stdout, text=True, timeout=60, check=False).returncode == 0
