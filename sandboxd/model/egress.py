@@ -1,4 +1,4 @@
-"""Permitted destinations: networks and host names with their ports, and what no name may lead to.
+"""Destinations: networks and host names with their ports, what one permission has of another, what no name may lead to.
 
 Room: model. May: arithmetic and text. May not: resolve a name.
 
@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
 
-MAX_RULES = 64  # of one policy, networks and names together
-MAX_PORTS = 1024  # of one policy: the router's sets hold an entry per port; "every port of 0.0.0.0/0" is one for all
+MAX_RULES = 64  # of one policy, networks and names together, whether they are permitted or denied
+# Of one policy: the router's sets hold an entry per port. "Every port of 0.0.0.0/0" is one for all, as is "every port"
+# of a network that is denied.
+MAX_PORTS = 1024
+ALL_PORTS = (1, 65_535)
 
 # What nobody reaches unless a policy names the network itself: a name that leads here leads nowhere (DNS rebinding).
 CLOSED = tuple(
@@ -33,13 +37,25 @@ _MAX_HOST = 253
 _EXPECTED = "expected CIDR:PORT, CIDR:FIRST-LAST, HOST:PORT or *.HOST:PORT"
 
 
+class Reach(IntEnum):
+    """How far a permission goes, by how narrowly it names: what a greater one opens, a smaller one leaves closed."""
+
+    PUBLIC = 0  # nothing in closed ranges, nothing that this host takes for itself
+    NAMED = 1  # a network inside a closed range, but nothing that this host takes for itself
+    EXACT = 2  # one address, whosever it is
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class EgressRule:
-    """One permitted network and a TCP/UDP port range (0.0.0.0/0 with 1 to 65535: everything public)."""
+    """One network and a TCP/UDP port range (0.0.0.0/0 with 1 to 65535: everything public).
+
+    `partial`: one address, which is not named as such but as a part of a network.
+    """
 
     network: IPv4Network
     port_first: int
     port_last: int
+    partial: bool = False
 
     def __str__(self) -> str:
         ports = f"{self.port_first}" if self.port_first == self.port_last else f"{self.port_first}-{self.port_last}"
@@ -48,25 +64,67 @@ class EgressRule:
     @property
     def is_everything(self) -> bool:
         """Whether it names every port of every public address."""
-        return self == _EVERYTHING
+        return self == EVERYTHING
+
+    @property
+    def has_all_ports(self) -> bool:
+        """Whether it names every port."""
+        return (self.port_first, self.port_last) == ALL_PORTS
+
+    @property
+    def reach(self) -> Reach:
+        """How far it goes where it permits."""
+        if self.network.prefixlen == 32 and not self.partial:
+            return Reach.EXACT
+        return Reach.NAMED if _within_closed(self.network) else Reach.PUBLIC
+
+    def contains(self, other: EgressRule) -> bool:
+        """Whether every address and port of another is one of its own, whatever either permits of them."""
+        return (
+            other.network.subnet_of(self.network)
+            and self.port_first <= other.port_first
+            and other.port_last <= self.port_last
+        )
+
+    def overlaps(self, other: EgressRule) -> bool:
+        """Whether they have an address with a port in common."""
+        return (
+            self.network.overlaps(other.network)
+            and self.port_first <= other.port_last
+            and other.port_first <= self.port_last
+        )
+
+    def within(self, other: EgressRule, reach: Reach) -> EgressRule | None:
+        """What lies in both and goes as far as `reach`, None where that is nothing."""
+        if not self.overlaps(other):
+            return None
+        network = max(self.network, other.network, key=lambda one: one.prefixlen)
+        if reach is Reach.PUBLIC and _within_closed(network):
+            return None
+        ports = max(self.port_first, other.port_first), min(self.port_last, other.port_last)
+        return EgressRule(network, *ports, partial=network.prefixlen == 32 and reach is not Reach.EXACT)
 
 
-_EVERYTHING = EgressRule(IPv4Network("0.0.0.0/0"), 1, 65_535)
+EVERYTHING = EgressRule(IPv4Network("0.0.0.0/0"), *ALL_PORTS)
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class HostRule:
-    """One permitted host name in lower case and a TCP/UDP port; `*.` stands for one or more labels."""
+    """One host name in lower case and a TCP/UDP port, 0 for every port; `*.` stands for one or more labels."""
 
     name: str
     port: int
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.port}"
+        return f"{self.name}:{self.port}" if self.port else self.name
 
     def covers(self, name: str) -> bool:
-        """Whether it names this host (lower case, no dot at the end)."""
+        """Whether it names this host (lower case, no dot at the end), or all that another wildcard does."""
         return name.endswith(self.name[1:]) if self.name.startswith("*") else name == self.name
+
+    def contains(self, other: HostRule) -> bool:
+        """Whether every name and port of another is one of its own."""
+        return self.port in (0, other.port) and self.covers(other.name)
 
 
 def parse(text: str) -> EgressRule | HostRule:
@@ -95,14 +153,15 @@ def parse(text: str) -> EgressRule | HostRule:
         raise ValueError(f"egress {text!r}: {error}") from error
 
 
-def check_bounds(rules: Iterable[EgressRule], host_ports: Iterable[int]) -> None:
+def check_bounds(rules: Iterable[EgressRule], host_ports: Iterable[int], denied: Iterable[EgressRule] = ()) -> None:
     """See that one policy costs the router a bounded number of entries; raises ValueError."""
-    rules, host_ports = list(rules), list(host_ports)
-    if len(rules) + len(host_ports) > MAX_RULES:
+    rules, host_ports, denied = list(rules), list(host_ports), list(denied)
+    if len(rules) + len(host_ports) + len(denied) > MAX_RULES:
         raise ValueError(f"more than {MAX_RULES} rules")
-    ports = len(host_ports) + sum(r.port_last - r.port_first + 1 for r in rules if not r.is_everything)
+    ranges = [rule for rule in rules if not rule.is_everything] + [rule for rule in denied if not rule.has_all_ports]
+    ports = len(host_ports) + sum(rule.port_last - rule.port_first + 1 for rule in ranges)
     if ports > MAX_PORTS:
-        raise ValueError(f"{ports} ports; {MAX_PORTS} are the most in all, unless it is {_EVERYTHING}")
+        raise ValueError(f"{ports} ports; {MAX_PORTS} are the most in all, unless it is {EVERYTHING}")
 
 
 def is_host(name: str) -> bool:
@@ -113,3 +172,7 @@ def is_host(name: str) -> bool:
 def is_closed(address: IPv4Address) -> bool:
     """Whether an address lies where no name may lead."""
     return any(address in network for network in CLOSED)
+
+
+def _within_closed(network: IPv4Network) -> bool:
+    return any(network.subnet_of(closed) for closed in CLOSED)

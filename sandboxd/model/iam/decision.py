@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
+from sandboxd.model.iam import network
 from sandboxd.model.iam.glob import EVERYTHING, Context, Wild, expand, matches
 from sandboxd.model.iam.policy import Policy, Principals, Statement
 
@@ -90,10 +91,13 @@ def _covers(statement: Statement, request: Request) -> bool:
     action = request.action.lower()
     if any(matches(pattern, action) for pattern in statement.actions) == statement.not_actions:
         return False
-    patterns = [_resource(text, request.context) for text in statement.resources]
-    if statement.allows and None in patterns:
-        return False
-    within = any(pattern is not None and matches(pattern, request.resource, arn=True) for pattern in patterns)
+    if request.action == network.CONNECT:
+        within = network.within(statement, request.resource)
+    else:
+        patterns = [_resource(text, request.context) for text in statement.resources]
+        if statement.allows and None in patterns:
+            return False
+        within = any(pattern is not None and matches(pattern, request.resource, arn=True) for pattern in patterns)
     if within == statement.not_resources:
         return False
     return all(condition.holds(request.context, statement.allows) for condition in statement.conditions)
