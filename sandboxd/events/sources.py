@@ -1,0 +1,95 @@
+"""The event source mappings that are polled.
+
+Room: service. May: begin and end pollers. May not: know what a mapping's record says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from sandboxd.config import Config
+from sandboxd.events.poller import Bounds, Poller, Queues, Target
+from sandboxd.model.queue_batch import QueueSource
+
+MOST = 50  # mappings that are polled at one time: each has a connection, and a batch in memory
+_TOGETHER = 64  # batches in memory, beyond the one that every mapping may have
+_LAST_SECONDS = 1.0  # what ended a moment ago is removed from its queue still
+
+
+class Sources:
+    """Pollers by the UUIDs of their mappings. `queues`: None where the configuration names no endpoint of services."""
+
+    def __init__(self, config: Config, queues: Queues | None) -> None:
+        self._config, self._queues = config, queues
+        self._pollers: dict[str, Poller] = {}
+        self._ending: dict[str, Poller] = {}  # that take nothing more, but have batches still
+        self._sorter = ThreadPoolExecutor(1, "filters")
+        self._bounds = Bounds(config.limits.sync_payload_bytes, config.event_backoff, self._crowded, self._sorter)
+
+    @property
+    def offered(self) -> bool:
+        """Whether queues can be polled."""
+        return self._queues is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether no more mappings can be polled."""
+        return len(self._pollers) >= MOST
+
+    async def attributes(self, arn: str) -> Mapping[str, str]:
+        """What a queue says of itself. Raises OSError or SandboxdError."""
+        assert self._queues is not None
+        return await self._queues.attributes(arn)
+
+    def poll(self, uuid: str, source: QueueSource, target: Target) -> None:
+        """Begin to poll, or go on in another way."""
+        assert self._queues is not None
+        self.stop(uuid)
+        self._pollers[uuid] = Poller(source, self._queues, target, self._bounds)
+        self._pollers[uuid].begin(self._ending.get(uuid))
+
+    def stop(self, uuid: str) -> None:
+        """Take nothing more for a mapping; what runs may end."""
+        poller = self._pollers.pop(uuid, None)
+        if poller is not None:
+            poller.stop()
+            self._ending = {of: each for of, each in self._ending.items() if each.batches} | {uuid: poller}
+
+    async def ended(self, uuid: str) -> None:
+        """Return when nothing of a mapping that was stopped runs any more."""
+        poller = self._ending.get(uuid)
+        if poller is not None:
+            await poller.ended()
+            self._ending = {of: each for of, each in self._ending.items() if each.batches}
+
+    def settling(self, uuid: str) -> bool:
+        """Whether batches run that were taken before the last change of a mapping."""
+        poller = self._ending.get(uuid)
+        return poller is not None and poller.batches > 0
+
+    def problem(self, uuid: str) -> str:
+        """Why nothing comes of a mapping at present, or nothing."""
+        poller = self._pollers.get(uuid)
+        return "" if poller is None else poller.problem
+
+    def stop_all(self) -> None:
+        """Take nothing more for any mapping."""
+        for poller in self._pollers.values():
+            poller.stop()
+
+    async def close(self) -> None:
+        """Cut off what still runs: its messages come again."""
+        self.stop_all()
+        everybody = [*self._pollers.values(), *self._ending.values()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await asyncio.gather(*(poller.ended() for poller in everybody))
+        for poller in everybody:
+            await poller.cut_off()
+        self._sorter.shutdown()
+
+    def _crowded(self) -> bool:
+        return sum(poller.batches for poller in (*self._pollers.values(), *self._ending.values())) >= _TOGETHER
