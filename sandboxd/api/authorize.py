@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -24,9 +24,10 @@ from sandboxd.errors import ApiError
 from sandboxd.http import Request as HttpRequest
 from sandboxd.model.arn import LATEST, function_arn, parse_function_reference
 from sandboxd.model.function import FunctionVersion
-from sandboxd.model.iam.decision import Decision, Principal, Request, decide
+from sandboxd.model.iam.decision import ANYBODY, Decision, Principal, Request, decide
 from sandboxd.model.iam.policy import Policy, parse_resource
 from sandboxd.store.store import Store
+from sandboxd.store.urls import FunctionUrl
 
 _REMEMBERED = 10_000  # invocations that were allowed
 
@@ -35,6 +36,7 @@ _ACTIONS = {
     "InvokeWithResponseStream": "InvokeFunction",
     "GetLayerVersionByArn": "GetLayerVersion",
 }
+_BY_URL = "InvokeFunctionUrl"  # no operation: a request to a function's URL
 # Operations that concern no resource that a policy can name.
 ANY_RESOURCE = frozenset(
     (
@@ -83,29 +85,60 @@ class Authorizer:
 
     def check_invoke(self, who: Who, target: tuple[str, str], request: HttpRequest) -> None:
         """Raise AccessDeniedException unless who asks may invoke a function (its name and the query as sent)."""
-        store = self._store
-        generation = store.settings.generation + store.users.generation + store.roles.generation
-        if generation != self._generation or len(self._allowed) > _REMEMBERED:
-            self._allowed.clear()
-            self._generation = generation
         name = who if isinstance(who, str) else f"{type(who).__name__} {who.role} {who.name}"
-        if (name, target) in self._allowed:
+        if self._is_allowed(name, target):
             return
         # Of the query nothing else counts: it must not name another function than the path.
         members = {"FunctionName": unquote(target[0]), "Qualifier": read_query(target[1]).get("Qualifier")}
         if self.check(who, "Invoke", members, request):
             self._allowed.add((name, target))
 
+    def check_url(self, who: Who | None, url: FunctionUrl, request: HttpRequest) -> None:
+        """Raise AccessDeniedException unless who asks, or else anybody, may invoke by a URL: that takes two actions.
+
+        Source: https://docs.aws.amazon.com/lambda/latest/dg/urls-auth.html
+        """
+        name = f"url {who}"  # no key's id, nor any other name, begins with this
+        if self._is_allowed(name, (url.id, url.auth_type)):
+            return
+        arn, caller = self._names.arn(url.function), self._caller(who)
+        members = {"FunctionName": arn, "Qualifier": url.qualifier or None, "AuthType": url.auth_type}
+        caller = replace(caller, context=caller.context | {"lambda:invokedviafunctionurl": "true"})
+        if self._check(caller, _BY_URL, members, request):
+            self._allowed.add((name, (url.id, url.auth_type)))
+
+    def caller(self, who: Who) -> tuple[str, str]:
+        """The ARN and the account of who asks."""
+        principal = self._caller(who).principal
+        return principal.arn, principal.account
+
     def check(self, who: Who, operation: str, members: Mapping[str, Any], request: HttpRequest) -> bool:
         """Raise AccessDeniedException unless who asks may do an operation.
 
         Returns whether that is so until a policy changes.
         """
-        caller = self._user(who) if isinstance(who, str) else self._session(who)
-        if caller is None and isinstance(who, FunctionVersion):
+        if isinstance(who, FunctionVersion) and self._session(who) is None:
             return True
+        return self._check(self._caller(who), operation, members, request)
+
+    def _caller(self, who: Who | None) -> _Caller:
+        if who is None:
+            return _Caller(ANYBODY, [], {"aws:principaltype": "Anonymous"})
+        caller = self._user(who) if isinstance(who, str) else self._session(who)
         if caller is None:  # the role was deleted
             raise _unrecognized()
+        return caller
+
+    def _is_allowed(self, name: str, target: tuple[str, str]) -> bool:
+        """Whether it was allowed before, and no policy is another since."""
+        store = self._store
+        generation = store.settings.generation + store.users.generation + store.roles.generation
+        if generation != self._generation or len(self._allowed) > _REMEMBERED:
+            self._allowed.clear()
+            self._generation = generation
+        return (name, target) in self._allowed
+
+    def _check(self, caller: _Caller, operation: str, members: Mapping[str, Any], request: HttpRequest) -> bool:
         principal, policies, account = caller.principal, caller.policies, caller.principal.account
         lasts = True
         for action, resource in self._needs(operation, members, account):
@@ -165,6 +198,8 @@ class Authorizer:
         """The actions that an operation takes, each with the ARN of its resource, or `*`."""
         resource = self.resource(operation, members, account)
         yield f"lambda:{_ACTIONS.get(operation, operation)}", resource
+        if operation == _BY_URL:
+            yield "lambda:InvokeFunction", resource
         if operation in ("CreateFunction", "UpdateFunctionConfiguration"):
             if "Role" in members:
                 yield "iam:PassRole", _standing(members["Role"])
@@ -239,7 +274,6 @@ class Authorizer:
         now = time.time()
         peer = request.peer.get_extra_info("peername") if request.peer is not None else None
         context: dict[str, str | tuple[str, ...]] = {
-            "aws:principalaccount": account,
             "aws:requestedregion": self._names.region,
             "aws:resourceaccount": _account(resource, account),
             "aws:securetransport": "false",
@@ -250,6 +284,8 @@ class Authorizer:
         }
         if peer:
             context["aws:sourceip"] = str(peer[0])
+        if account:
+            context["aws:principalaccount"] = account
         if "Principal" in members:
             context["lambda:principal"] = str(members["Principal"])
         if "FunctionUrlAuthType" in members or "AuthType" in members:

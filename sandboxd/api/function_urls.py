@@ -24,7 +24,6 @@ from sandboxd.store.store import Store
 from sandboxd.store.urls import FunctionUrl, Urls
 
 MARK = ".lambda-url."  # what every address has behind its id
-_ALIAS = re.compile(r"(?!\d+$)[0-9a-zA-Z-_]+")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TOKENS = ("AllowHeaders", "AllowMethods", "ExposeHeaders")
 
@@ -133,14 +132,8 @@ class FunctionUrlsApi:
         return Result(200, {"FunctionUrlConfigs": [self._describe(url) for url in found]} | more)
 
     def _named(self, members: Mapping[str, Any], action: str) -> tuple[str, str]:
-        """The function and the alias (empty: none) of a request. The model lets a name hold what Qualifier may not."""
+        """The function and the alias (empty: none) of a request."""
         name, qualifier = self._names.resolve(members["FunctionName"], members.get("Qualifier"), action)
-        if qualifier is not None and not _ALIAS.fullmatch(qualifier):
-            raise ApiError(
-                "ValidationException",
-                f"1 validation error detected: Value '{qualifier}' at 'qualifier' failed to satisfy constraint: "
-                "Member must satisfy regular expression pattern: ((?!^\\d+$)^[0-9a-zA-Z-_]+$)",
-            )
         return name, qualifier or ""
 
     def _check_alias(self, name: str, qualifier: str) -> None:

@@ -23,7 +23,7 @@ from sandboxd.api.protocols import Events, Scheduler
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.routes import read_query
 from sandboxd.api.service_model import Operation
-from sandboxd.api.stream import CONTENT_TYPE, Streams
+from sandboxd.api.stream import CONTENT_TYPE, Begun, EventStream, Streams
 from sandboxd.api.validation import take_members
 from sandboxd.errors import ApiError
 from sandboxd.http import Request, Response
@@ -110,7 +110,7 @@ class InvokeApi:
             return Response(204, b"", {"x-amzn-RequestId": request_id})
         tail = headers.get("x-amz-log-type") == "Tail"
         context = headers.get("x-amz-client-context")
-        trace_id = _trace_id(headers.get("x-amzn-trace-id"))
+        trace_id = new_trace_id(headers.get("x-amzn-trace-id"))
         invocation = Invocation(
             request_id,
             version,
@@ -129,7 +129,7 @@ class InvokeApi:
             "X-Amzn-Trace-Id": trace_id,
         }
         if streamed:
-            chunks = await self._streams.begin(invocation)
+            chunks = EventStream(await self._streams.begin(invocation), tail)
             return Response(200, b"", answer | {"Content-Type": CONTENT_TYPE}, chunks)
         result = await self.run(invocation)
         answer["Content-Type"] = result.content_type
@@ -138,6 +138,19 @@ class InvokeApi:
         if tail:
             answer["X-Amz-Log-Result"] = base64.b64encode(result.log_tail).decode()
         return Response(200, result.payload, answer)
+
+    def of_url(self, name: str, qualifier: str, payload: bytes, request_id: str, trace_id: str) -> Invocation:
+        """The invocation that a request to the URL of a function, or of an alias of it, is. Raises ApiError."""
+        if len(payload) > self._limits.sync_payload_bytes:
+            raise request_too_large(self._limits.sync_payload_bytes, "InvokeFunction")
+        version, arn = self._version(name, qualifier or None, runs=True)
+        if version.state != "Active":
+            raise in_state(version.state)
+        return Invocation(request_id, version, arn, payload, trace_id=trace_id)
+
+    async def begin(self, invocation: Invocation) -> Begun:
+        """Run an invocation, to take its answer while it is made. Raises ApiError where it does not come to run."""
+        return await self._streams.begin(invocation)
 
     async def run(self, invocation: Invocation) -> InvocationResult:
         """Run an invocation, and keep the files of its version for as long."""
@@ -154,12 +167,16 @@ class InvokeApi:
         plain, qualifier = self._names.resolve(labels["FunctionName"], members.get("Qualifier"), "InvokeFunction")
         # Weights are of what runs: an event is drawn for with each of its attempts.
         runs = request.headers.get("x-amz-invocation-type") not in ("DryRun", "Event")
+        return self._version(plain, qualifier, runs)
+
+    def _version(self, name: str, qualifier: str | None, runs: bool) -> tuple[FunctionVersion, str]:
+        """The version that a qualifier means, by an alias too, and the ARN."""
         choose = self._aliases.draw if runs else self._aliases.version
-        number = choose(plain, qualifier) if qualifier else None
-        version = self._functions.resolve(plain, number or qualifier)
+        number = choose(name, qualifier) if qualifier else None
+        version = self._functions.resolve(name, number or qualifier)
         if version is None:
-            raise function_not_found(self._names.arn(plain, qualifier or LATEST))
-        return version, self._names.arn(plain, qualifier)
+            raise function_not_found(self._names.arn(name, qualifier or LATEST))
+        return version, self._names.arn(name, qualifier)
 
 
 def _check_mode(mode: str, streamed: bool) -> tuple[bool, bool]:
@@ -201,7 +218,7 @@ def _client_context(text: str) -> str:
         raise ApiError("InvalidRequestContentException", text) from None
 
 
-def _trace_id(sent: str | None) -> str:
+def new_trace_id(sent: str | None) -> str:
     """The caller's trace header, or a new one.
 
     Source: https://docs.aws.amazon.com/xray/latest/devguide/xray-concepts.html#xray-concepts-tracingheader

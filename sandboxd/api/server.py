@@ -20,6 +20,7 @@ from sandboxd.api.calls import Call, Result
 from sandboxd.api.downloads import PREFIX as DOWNLOADS
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import ErrorWriter, access_denied, not_offered, request_too_large
+from sandboxd.api.function_urls import MARK
 from sandboxd.api.handlers import Handlers, Host
 from sandboxd.api.invoke import Target, invoke_target, new_request_id
 from sandboxd.api.layers import prepare_model
@@ -31,6 +32,7 @@ from sandboxd.api.service_model import ServiceModel
 from sandboxd.api.sessions import SECONDS, Session, Sessions
 from sandboxd.api.sigv4 import Verifier
 from sandboxd.api.tasks import Tasks
+from sandboxd.api.url_door import UrlDoor
 from sandboxd.api.validation import take_members
 from sandboxd.config import Config
 from sandboxd.errors import ApiError
@@ -67,6 +69,7 @@ class Api:
         prepare_model(model)
         _apply_limits(model, config.limits)
         self._errors = ErrorWriter(model.errors)
+        self._urls = UrlDoor(config, self._places, lambda account: own, self._errors, self._verify, self._verifier)
         self._routes = Routes(model.operations.values())
         self._admin = AdminApi(config, store, own.functions, own.names, scheduler, events, logs)
         self._tcp_origin = endpoint(*config.api_listen)
@@ -85,7 +88,10 @@ class Api:
         return -(-self._config.limits.zip_bytes * 4 // 3) + _ENVELOPE
 
     def handle_tcp(self, request: Request) -> Answer:
-        """The TCP door: signed requests, and links to packages, which carry their own signature."""
+        """The TCP door: functions' URLs, signed requests, and links to packages, which carry their own signature."""
+        if MARK in request.headers.get("host", ""):
+            request_id = new_request_id()
+            return self._guard(self._urls.handle(request, request_id), request_id)
         if request.method == "GET" and request.target.startswith(DOWNLOADS):
             return self._download(request.target)
         if self._config.api_auth == "none":
@@ -138,8 +144,11 @@ class Api:
             error = ApiError(code, reason, status, fault=fault)
         return self._errors.response(error, new_request_id())
 
-    def admit_tcp(self, request: Request) -> Response | None:
-        """The refusal of a request, known by its head alone, whose large body could not change it."""
+    def admit_tcp(self, request: Request) -> Response | int | None:
+        """The refusal of a request, known by its head alone, whose large body could not change it; else the most bytes
+        that it may have, where those are fewer than `body_limit`."""
+        if MARK in request.headers.get("host", ""):
+            return self._urls.admit(request)
         try:
             if self._config.api_auth != "none":
                 self._verifier.check_head(request.headers)
@@ -149,6 +158,8 @@ class Api:
 
     def oversized(self, request: Request) -> Response:
         """The answer to a request, known by its head alone, whose body is larger than `body_limit`."""
+        if MARK in request.headers.get("host", ""):
+            return self._urls.oversized(request)
         if invoke_target(request.method, request.target):
             error = request_too_large(self._config.limits.sync_payload_bytes, "InvokeFunction")
             return self._errors.response(error, new_request_id())

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import functools
 import json
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from sandboxd.environment.stream import Stream
 from sandboxd.errors import ApiError
@@ -29,6 +30,13 @@ _STRING = 7
 Run = Callable[[Invocation], Coroutine[Any, Any, InvocationResult]]
 
 
+class Begun(NamedTuple):
+    """An answer that is still being made, and the task that ends with how it ended."""
+
+    stream: Stream
+    task: asyncio.Task[InvocationResult]
+
+
 class Streams:
     """Runs invocations whose answers are streamed, of at most `limit` bytes each."""
 
@@ -36,13 +44,13 @@ class Streams:
         self._run, self._limit = run, limit
         self._running: set[asyncio.Task[InvocationResult]] = set()
 
-    async def begin(self, invocation: Invocation) -> Events:
-        """The events of an invocation, once there is one. Raises ApiError where it does not come to run."""
+    async def begin(self, invocation: Invocation) -> Begun:
+        """The answer of an invocation, once there is some of it. Raises ApiError where it does not come to run."""
         stream = Stream(self._limit)
         task = asyncio.get_running_loop().create_task(self._run(replace(invocation, stream=stream)))
         self._running.add(task)  # it runs to its end, whoever waits for it
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: stream.end())
+        task.add_done_callback(functools.partial(_over, stream))
         try:
             await stream.begun()
         except asyncio.CancelledError:
@@ -50,14 +58,21 @@ class Streams:
             raise
         if task.done():
             task.result()
-        return Events(stream, task, invocation.tail)
+        return Begun(stream, task)
 
 
-class Events:
+def _over(stream: Stream, task: asyncio.Task[InvocationResult]) -> None:
+    stream.end()
+    if not task.cancelled():
+        task.exception()  # whoever would hear of it may have gone away
+
+
+class EventStream:
     """PayloadChunks as they come, and InvokeComplete, as the body of an answer (http.Chunks)."""
 
-    def __init__(self, stream: Stream, task: asyncio.Task[InvocationResult], tail: bool) -> None:
-        self._stream, self._task, self._tail = stream, task, tail
+    def __init__(self, begun: Begun, tail: bool) -> None:
+        self._stream, self._task = begun
+        self._tail = tail
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for piece in self._stream.pieces():

@@ -215,7 +215,7 @@ class RuntimeApi:
         wanted = request.headers.get("lambda-runtime-function-response-mode") == "streaming"
         if not match or match[2] == "error" or not wanted or (stream := self._listener.stream()) is None:
             return None
-        self._turn = Turn.STREAMING
+        self._turn, stream.content_type = Turn.STREAMING, _content_type(request)
         return _StreamedAnswer(self, stream)
 
     def end_stream(self, answer: Answer) -> bool:
@@ -238,8 +238,7 @@ class RuntimeApi:
         body = request.body
         if is_error and not body and not too_large:
             body = json.dumps({"errorType": _error_type(request)}).encode()
-        content_type = request.headers.get("content-type", "")[:128] or "application/octet-stream"
-        if not self._listener.runtime_answered(Answer(body, content_type, is_error, too_large)):
+        if not self._listener.runtime_answered(Answer(body, _content_type(request), is_error, too_large)):
             return self._out_of_turn("InvocationResponse")
         return _ACCEPTED
 
@@ -278,6 +277,10 @@ def _refusal(status: int, reason: str) -> Response:
 
 def _not_allowed(method: str) -> Response:
     return Response(405, b"", {"Allow": method})
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "")[:128] or "application/octet-stream"
 
 
 def _error_type(request: Request) -> str:

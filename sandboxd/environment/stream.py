@@ -21,6 +21,7 @@ class Stream:
     def __init__(self, limit: int) -> None:
         self._limit, self._buffer, self._total = limit, bytearray(), 0
         self._over = self._unread = self.too_large = False
+        self.content_type = ""  # that the runtime gave it; none before it streams
         self._waiting: asyncio.Future[None] | None = None
         self._go_on: Callable[[], None] | None = None
 

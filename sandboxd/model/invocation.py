@@ -17,6 +17,7 @@ class ResponseStream(Protocol):
     """Where an answer goes while it is still being made."""
 
     too_large: bool  # it broke its limit: the rest was dropped
+    content_type: str  # set before the first piece
 
     def write(self, data: bytes, go_on: Callable[[], None]) -> bool:
         """Take a piece; False: no more until `go_on` is called."""

@@ -18,7 +18,7 @@ from sandboxd.model.iam.policy import Policy, Principals, Statement
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks: an account's user or a role's session, or else a service, which has no account.
+    """Who asks: an account's user or a role's session, or else a service, or anybody, who have no account.
 
     `names` are the ARNs by which a policy may name it: its own and, of a session, its role's.
     """
@@ -31,6 +31,9 @@ class Principal:
     def arn(self) -> str:
         """The ARN that answers call it by."""
         return self.names[0]
+
+
+ANYBODY = Principal(("anonymous",))  # who gave no signature, as AWS's answers call such a one; policies say "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def decide(request: Request, identity: Iterable[Policy], resource: Policy = ()) 
         if not statement.allows:
             return Decision.DENIED_BY_RESOURCE
         granted = max(granted, grant, key=lambda kind: kind.value)
-    if request.principal.service:
+    if not request.principal.account:
         return Decision.ALLOWED if granted is _Grant.PRINCIPAL else Decision.NO_RESOURCE
     if request.principal.account == request.account:
         return Decision.ALLOWED if own or granted is _Grant.PRINCIPAL else Decision.NO_IDENTITY
