@@ -40,6 +40,7 @@ from sandboxd.http import Budget, HttpLimits, Server, serve
 from sandboxd.privsep.client import Client
 from sandboxd.scheduler.scheduler import Scheduler
 from sandboxd.seccomp import make_filter, read_profile
+from sandboxd.services import Neighbours
 from sandboxd.store.store import Store
 
 _BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, on the whole host
@@ -73,6 +74,7 @@ def main() -> None:
     prctl.set_proctitle("sandboxd: service")
     logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
     service_model.document()
+    neighbours = _neighbours(config)
     _set_limits()
     filter_ = make_filter(_profile(config))
     _drop_privilege(config.user)
@@ -81,7 +83,7 @@ def main() -> None:
             "this kernel has no Landlock: only the permissions of user %s keep the service's files", config.user
         )
     filter_.load()
-    uvloop.run(_serve(config, given))
+    uvloop.run(_serve(config, given, neighbours))
 
 
 def _set_limits() -> None:
@@ -113,6 +115,14 @@ def _reachable(config: Config) -> dict[str, int]:
     return reachable | ({resolvers: landlock.READ} if os.path.isdir(resolvers) else {})
 
 
+def _neighbours(config: Config) -> Neighbours:
+    """What the configuration has beyond this host's own; its certificates are read now, wherever they are."""
+    try:
+        return Neighbours(config)
+    except OSError as error:
+        raise SystemExit(f"sandboxd service: the certificates of {config.ca_file or 'this host'}: {error}") from None
+
+
 def _drop_privilege(user: str) -> None:
     """Give up root for good: bounding set, groups, ids, and every way back by execve."""
     account = pwd.getpwnam(user)
@@ -129,7 +139,7 @@ def _drop_privilege(user: str) -> None:
         raise SystemExit("sandboxd service: privilege could not be given up")
 
 
-async def _serve(config: Config, given: Inheritance) -> None:
+async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> None:
     loop = asyncio.get_running_loop()
     over = loop.create_future()
 
@@ -163,8 +173,8 @@ async def _serve(config: Config, given: Inheritance) -> None:
     for runtime, other in config.runtimes.items():
         log.info("%s is served by the image of %s", runtime, other)
     scheduler.warm({version.runtime for version in store.functions.all()})
-    events = EventMode(config, store)
-    api = Api(config, store, scheduler, events, logs)
+    events = EventMode(config, store, neighbours)
+    api = Api(config, store, scheduler, events, logs, neighbours)
     # Whoever is not yet known may hold only a part of what the service has: functions need the rest.
     strangers = Budget(_BODY_BUDGET // 2, whole=budget)
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -35,6 +35,7 @@ from sandboxd.api.tags import TagsApi
 from sandboxd.api.tasks import Tasks
 from sandboxd.api.versions import VersionsApi
 from sandboxd.config import Config
+from sandboxd.services import Neighbours
 from sandboxd.store.store import Store
 from sandboxd.store.urls import Places, Urls
 
@@ -52,6 +53,7 @@ class Host:
     tasks: Tasks
     invoke: Operation
     places: Places
+    neighbours: Neighbours
 
 
 class Handlers:

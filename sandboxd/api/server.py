@@ -40,6 +40,7 @@ from sandboxd.http import Request, Response
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult
 from sandboxd.model.limits import Limits
+from sandboxd.services import Neighbours
 from sandboxd.store.store import Store
 from sandboxd.store.urls import Places
 
@@ -55,14 +56,18 @@ Answer = Response | Coroutine[Any, Any, Response]
 class Api:
     """Every operation, behind the three doors. `close` ends what runs in the background."""
 
-    def __init__(self, config: Config, store: Store, scheduler: Scheduler, events: Events, logs: Logs) -> None:
+    def __init__(
+        self, config: Config, store: Store, scheduler: Scheduler, events: Events, logs: Logs, neighbours: Neighbours
+    ) -> None:
         self._config, self._store, self._tasks = config, store, Tasks()
         self._verifier = Verifier(self._secret, config.region)
         self._peers, self._downloads, self._sessions = Peers(config.user), Downloads(), Sessions()
         self._places = Places()
         reclaimer = Reclaimer(scheduler, store.code, self._tasks)
         invoke = ServiceModel.load({"Invoke"}).operations["Invoke"]
-        host = Host(config, scheduler, events, logs, reclaimer, self._downloads, self._tasks, invoke, self._places)
+        host = Host(
+            config, scheduler, events, logs, reclaimer, self._downloads, self._tasks, invoke, self._places, neighbours
+        )
         own = Handlers(host, store, config.account_id)
         self._operations, self._invoke, self._authorizer = own.operations, own.invoke, own.authorizer
         model = ServiceModel.load(self.offered)

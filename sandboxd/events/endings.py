@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sandboxd.config import Config
-from sandboxd.events.records import Condition, Ending, dead_letter, destination_record
+from sandboxd.events.records import MESSAGE_BYTES, Condition, Ending, dead_letter, destination_record
 from sandboxd.model.arn import LATEST, parse_function_reference
 from sandboxd.model.event import Event
 from sandboxd.model.function import FunctionVersion
@@ -58,14 +58,18 @@ class Endings:
         arn = destinations.get("OnSuccess" if success else "OnFailure", {}).get("Destination")
         found = []
         if arn:
-            function = parse_function_reference(arn)
-            limit = self._config.limits.async_payload_bytes if function else None
-            found.append(_event(arn, destination_record(event, ending, now, limit), now, event.trace_id))
+            found.append(_event(arn, destination_record(event, ending, now, self._limit(arn)), now, event.trace_id))
         if not success:
             queue = json.loads(dict(version.settings).get("DeadLetterConfig", "{}")).get("TargetArn")
             if queue:
                 found.append(_event(queue, dead_letter(event, ending), now, event.trace_id))
         return found
+
+    def _limit(self, arn: str) -> int | None:
+        """The largest record that a destination takes, in bytes; None: any."""
+        if parse_function_reference(arn):
+            return self._config.limits.async_payload_bytes
+        return None if arn in self._config.destinations else MESSAGE_BYTES.get(arn.split(":")[2])
 
     def _settings(self, name: str, qualifier: str | None) -> dict[str, Any]:
         return self._store.settings.get("EventInvokeConfig", name, qualifier or LATEST) or {}

@@ -24,11 +24,12 @@ from sandboxd.errors import ApiError
 from sandboxd.events.endings import Endings
 from sandboxd.events.lane import Lane
 from sandboxd.events.records import Condition, Ending
-from sandboxd.events.targets import Targets
+from sandboxd.events.targets import Targets, Undeliverable
 from sandboxd.model.arn import parse_function_reference
 from sandboxd.model.event import Event
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult
+from sandboxd.services import Neighbours
 from sandboxd.store.store import Store
 
 Run = Callable[[Invocation], Awaitable[InvocationResult]]
@@ -46,9 +47,10 @@ _log = logging.getLogger("sandboxd.events")
 class EventMode:
     """Accepted events and what becomes of them. For one running event loop."""
 
-    def __init__(self, config: Config, store: Store) -> None:
+    def __init__(self, config: Config, store: Store, neighbours: Neighbours) -> None:
         self._config, self._store, self._queue = config, store, store.events
-        self._targets = Targets(config.destinations, config.service_dir / "spool", config.disk_floor << 20)
+        spool, floor = config.service_dir / "spool", config.disk_floor << 20
+        self._targets = Targets(config.destinations, spool, floor, neighbours)
         self._endings = Endings(config, store)
         # The host's clock is read once: setting it makes nothing early or late.
         self._began = time.time() - time.monotonic()
@@ -268,7 +270,8 @@ class EventMode:
             await self._targets.deliver(event)
         except OSError as error:
             self.counts["DestinationDeliveryFailures"] += 1
-            if self._now() < event.created + self._endings.longest_age:
+            hopeless = isinstance(error, Undeliverable)
+            if not hopeless and self._now() < event.created + self._endings.longest_age:
                 _log.warning("record %s for %s: %s", event.request_id, event.target, error)
                 await self._fail(lane, event)
                 return

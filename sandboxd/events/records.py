@@ -21,7 +21,10 @@ from sandboxd.model.arn import LATEST, parse_function_reference
 from sandboxd.model.event import Event
 from sandboxd.model.invocation import InvocationResult
 from sandboxd.model.payload import check_json
+from sandboxd.services import sns, sqs
 
+MESSAGE_BYTES = {"sqs": sqs.MAX_MESSAGE_BYTES, "sns": sns.MAX_MESSAGE_BYTES}  # by the target's service
+_LETTER = b'{"MessageId": '
 _ERROR_MESSAGE = 1024  # bytes of an error's text that a dead letter repeats
 
 
@@ -76,6 +79,14 @@ def dead_letter(event: Event, ending: Ending) -> bytes:
     }
     body = event.payload.decode()
     return json.dumps({"MessageId": str(uuid.uuid4()), "Body": body, "MessageAttributes": attributes}).encode()
+
+
+def read_dead_letter(record: bytes) -> tuple[str, dict[str, dict[str, str]]] | None:
+    """Body and attributes of a record that `dead_letter` made; None for another."""
+    if not record.startswith(_LETTER):
+        return None
+    letter = json.loads(record)
+    return letter["Body"], letter["MessageAttributes"]
 
 
 def _error_message(ending: Ending) -> str:

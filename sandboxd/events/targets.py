@@ -1,4 +1,4 @@
-"""Where records go that are no function's: files in a spool directory, and HTTP endpoints.
+"""Where records go that are no function's: files in a spool directory, HTTP endpoints, queues and topics.
 
 Room: service. May: write below `service_dir/spool`, connect to endpoints that the configuration names.
 """
@@ -8,27 +8,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
 
-import httptools
-
+from sandboxd.events.records import MESSAGE_BYTES, read_dead_letter
 from sandboxd.model.destination import Destination, Spool
 from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.event import Event
+from sandboxd.services import Neighbours
+from sandboxd.services.signed import ServiceError
 
-_ANSWER_SECONDS = 30
-_ANSWER_BYTES = 64 * 1024  # of an endpoint's answer that are looked at
+# Of services that will not take this message at any time.
+_HOPELESS = frozenset(("InvalidMessageContents", "InvalidParameterValue", "InvalidParameter", "UnsupportedOperation"))
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class Targets:
-    """The destinations that the configuration names, by ARN. `floor`: bytes that stay free on the disk."""
+class Undeliverable(OSError):
+    """The target will never take this record."""
 
-    def __init__(self, destinations: Mapping[str, Destination], spool: Path, floor: int) -> None:
-        self._destinations, self._floor = destinations, floor
+
+class Targets:
+    """The destinations that the configuration names, by ARN, and the queues and topics of its services' endpoint.
+
+    `floor`: bytes that stay free on the disk.
+    """
+
+    def __init__(
+        self, destinations: Mapping[str, Destination], spool: Path, floor: int, neighbours: Neighbours
+    ) -> None:
+        self._destinations, self._floor, self._neighbours = destinations, floor, neighbours
         self._directories: dict[str, int] = {}
         for destination in destinations.values():
             if isinstance(destination, Spool) and destination.name not in self._directories:
@@ -41,15 +52,38 @@ class Targets:
             case Spool(name):
                 await asyncio.to_thread(self._write, self._directories[name], f"{event.request_id}.json", event.payload)
             case Endpoint() as endpoint:
-                async with asyncio.timeout(_ANSWER_SECONDS):
-                    await _post(endpoint, event)
+                await self._post(endpoint, event)
             case None:
-                raise OSError(errno.ENOENT, "the configuration does not name this destination any more")
+                try:
+                    await self._send(event)
+                except ServiceError as error:
+                    kind = Undeliverable if error.code in _HOPELESS else OSError
+                    raise kind(errno.EPROTO, f"the endpoint says {error}") from None
 
     def close(self) -> None:
         """Give back the directories' descriptors."""
         for directory in self._directories.values():
             os.close(directory)
+
+    async def _post(self, endpoint: Endpoint, event: Event) -> None:
+        """POST a record; any answer but 2xx is an OSError, and so is none."""
+        headers = {"Content-Type": "application/json", "X-Sandboxd-Record-Id": event.request_id}
+        async with self._neighbours.web.ask(endpoint, "POST", endpoint.path, headers, event.payload) as answer:
+            if not 200 <= answer.status < 300:
+                raise OSError(errno.EPROTO, f"the endpoint answered {answer.status}")
+
+    async def _send(self, event: Event) -> None:
+        """Hand a record to a queue or a topic: a dead letter as the event and attributes of the message."""
+        service, sqs, sns = event.target.split(":")[2], self._neighbours.sqs, self._neighbours.sns
+        body, attributes = read_dead_letter(event.payload) or (event.payload.decode(), {})
+        if len(body.encode()) + _size(attributes) > MESSAGE_BYTES.get(service, math.inf):
+            raise Undeliverable(errno.EMSGSIZE, "the record is larger than its target takes")
+        if service == "sqs" and sqs is not None:
+            await sqs.send(event.target, body, attributes)
+        elif service == "sns" and sns is not None:
+            await sns.publish(event.target, body, attributes)
+        else:
+            raise OSError(errno.ENOENT, "the configuration does not name this destination any more")
 
     def _write(self, directory: int, name: str, record: bytes) -> None:
         """A file that is whole and durable or not there; written again, it is the same one."""
@@ -71,44 +105,7 @@ class Targets:
         os.fsync(directory)
 
 
-class _Answer:
-    """An answer's parser (httptools' callbacks)."""
-
-    def __init__(self) -> None:
-        self.complete = False
-        self.parser = httptools.HttpResponseParser(self)
-
-    def on_headers_complete(self) -> None:
-        self.complete = True
-
-
-async def _post(endpoint: Endpoint, event: Event) -> None:
-    """POST a record; any answer but 2xx is an OSError, and so is none."""
-    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
-    try:
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        lines = (
-            f"POST {endpoint.path} HTTP/1.1",
-            f"Host: {host}:{endpoint.port}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(event.payload)}",
-            f"X-Sandboxd-Record-Id: {event.request_id}",
-            "Connection: close",
-        )
-        writer.write("\r\n".join((*lines, "", "")).encode() + event.payload)
-        await writer.drain()
-        answer, read = _Answer(), 0
-        while not answer.complete:
-            data = await reader.read(_ANSWER_BYTES)
-            read += len(data)
-            if not data or read > _ANSWER_BYTES:
-                raise OSError(errno.EPROTO, "the endpoint sent no HTTP answer")
-            try:
-                answer.parser.feed_data(data)
-            except httptools.HttpParserError as error:
-                raise OSError(errno.EPROTO, f"the endpoint's answer is not HTTP: {error}") from None
-        status = answer.parser.get_status_code()
-        if not 200 <= status < 300:
-            raise OSError(errno.EPROTO, f"the endpoint answered {status}")
-    finally:
-        writer.transport.abort()
+def _size(attributes: Mapping[str, Mapping[str, str]]) -> int:
+    """What attributes count for in the size of a message."""
+    texts = (text for name, value in attributes.items() for text in (name, *value.values()))
+    return sum(len(text.encode()) for text in texts)

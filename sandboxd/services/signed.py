@@ -11,7 +11,7 @@ from typing import Any
 
 from sandboxd.errors import SandboxdError
 from sandboxd.model.endpoint import Endpoint
-from sandboxd.services.web import SECONDS, Answer, Web, within
+from sandboxd.services.web import Answer, Web, within
 
 
 class ServiceError(SandboxdError):
@@ -45,7 +45,7 @@ class Signed:
         target: str = "/",
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
-        seconds: float = SECONDS,
+        seconds: float | None = None,
     ) -> AsyncIterator[Answer]:
         """`Web.ask` for a service, signed. Raises OSError."""
         url = f"{self._endpoint.scheme}://{self._endpoint.authority}{target}"
@@ -55,11 +55,17 @@ class Signed:
             yield answer
 
     async def call(
-        self, service: str, region: str, headers: Mapping[str, str], body: bytes, limit: int, seconds: float = SECONDS
+        self,
+        service: str,
+        region: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        limit: int,
+        seconds: float | None = None,
     ) -> tuple[Answer, bytes]:
         """POST to a service; its whole answer within `seconds`, of `limit` bytes at most. Raises OSError."""
         async with (
-            within(seconds),
+            within(seconds or self._web.seconds),
             self.ask(service, region, "POST", "/", headers, body, seconds) as answer,
         ):
             return answer, await answer.body(limit)

@@ -90,12 +90,14 @@ class Sqs:
         missed = {row.get("Id") for row in failed if isinstance(row, dict)} if isinstance(failed, list) else set()
         return [str(entry["ReceiptHandle"]) for entry in entries if entry["Id"] in missed]
 
-    async def _ask(self, arn: str, operation: str, members: dict[str, Any], seconds: float = SECONDS) -> dict[str, Any]:
+    async def _ask(
+        self, arn: str, operation: str, members: dict[str, Any], seconds: float | None = None
+    ) -> dict[str, Any]:
         _, _, _, region, account, name = arn.split(":", 5)
         url = self._urls.get(arn)
         if url is None:
             wanted = {"QueueName": name, "QueueOwnerAWSAccountId": account}
-            found = (await self._call(region, "GetQueueUrl", wanted, SECONDS)).get("QueueUrl")
+            found = (await self._call(region, "GetQueueUrl", wanted, None)).get("QueueUrl")
             if not isinstance(found, str) or len(found) > 2048:
                 raise OSError(errno.EPROTO, "the endpoint knows no address of the queue")
             if len(self._urls) >= _KNOWN_QUEUES:
@@ -108,7 +110,9 @@ class Sqs:
                 self._urls.pop(arn, None)
             raise
 
-    async def _call(self, region: str, operation: str, members: dict[str, Any], seconds: float) -> dict[str, Any]:
+    async def _call(
+        self, region: str, operation: str, members: dict[str, Any], seconds: float | None
+    ) -> dict[str, Any]:
         headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"AmazonSQS.{operation}"}
         body = json.dumps(members).encode()
         answer, data = await self._signed.call("sqs", region, headers, body, _ANSWER_BYTES, seconds)

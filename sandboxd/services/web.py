@@ -113,10 +113,10 @@ class Answer:
 
 
 class Web:
-    """Asks endpoints. `trust` checks the certificates of those that are spoken to by TLS."""
+    """Asks endpoints, which may be silent for `seconds`. `trust` checks the certificates of those that speak TLS."""
 
-    def __init__(self, trust: ssl.SSLContext | None = None) -> None:
-        self._trust = trust
+    def __init__(self, trust: ssl.SSLContext | None = None, seconds: float = SECONDS) -> None:
+        self._trust, self.seconds = trust, seconds
 
     @contextlib.asynccontextmanager
     async def ask(
@@ -126,12 +126,13 @@ class Web:
         target: str,
         headers: Mapping[str, str],
         body: bytes = b"",
-        seconds: float = SECONDS,
+        seconds: float | None = None,
     ) -> AsyncIterator[Answer]:
         """An answer whose head has come within `seconds`; each further piece may take as long. Raises OSError.
 
         The connection lives as long as the block. `target` and `headers` are the caller's to keep free of line breaks.
         """
+        seconds = seconds or self.seconds
         if endpoint.tls and self._trust is None:
             raise OSError(errno.EPROTO, "there is nothing to check certificates by")
         async with within(seconds):

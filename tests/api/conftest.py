@@ -34,6 +34,7 @@ from sandboxd.events.mode import EventMode
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.scheduler.provisioned import Standing
+from sandboxd.services import Neighbours
 from sandboxd.store.keys import AccessKey
 from sandboxd.store.store import Store
 from tests.store.unpacker import InProcessUnpacker
@@ -158,8 +159,9 @@ class Endpoint:
     async def _start(self) -> None:
         self.unpacker = InProcessUnpacker(self.config.code_dir)
         self.store = await Store.open(self.config, self.unpacker)
-        self.events = EventMode(self.config, self.store)
-        self.api = Api(self.config, self.store, self.scheduler, self.events, self.logs)
+        neighbours = Neighbours(self.config)
+        self.events = EventMode(self.config, self.store, neighbours)
+        self.api = Api(self.config, self.store, self.scheduler, self.events, self.logs, neighbours)
         await self.events.start(self.api.run, self.api.may_send)
         self.key = await self.store.keys.create("test")
         limits = transport.HttpLimits(self.api.body_limit, discard=2 * self.api.body_limit)

@@ -11,19 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from sandboxd.events import targets as module
+from sandboxd.config import Config
 from sandboxd.events.targets import Targets
 from sandboxd.model.destination import Destination, Spool
 from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.event import Event
+from sandboxd.services import Neighbours
 from tests.events.world import QUEUE
 
 EVENT = Event(QUEUE, 0.0, 0.0, "00000000-0000-4000-8000-000000000000", b'{"a": 1}')
 
 
+NOBODY = Neighbours(Config())
+
+
 def deliver(destination: Destination, spool: Path, floor: int = 0, times: int = 1) -> None:
     async def main() -> None:
-        targets = Targets({QUEUE: destination}, spool, floor)
+        targets = Targets({QUEUE: destination}, spool, floor, NOBODY)
         try:
             for _ in range(times):
                 await targets.deliver(EVENT)
@@ -57,7 +61,7 @@ def test_a_directory_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
 def test_what_the_configuration_no_longer_names(tmp_path: Path) -> None:
     async def main() -> None:
         with pytest.raises(FileNotFoundError):
-            await Targets({}, tmp_path, 0).deliver(EVENT)
+            await Targets({}, tmp_path, 0, NOBODY).deliver(EVENT)
 
     asyncio.run(main())
 
@@ -77,7 +81,7 @@ def post(serve: Serve, tmp_path: Path) -> None:
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
-        targets = Targets({QUEUE: Endpoint("127.0.0.1", port, "/in?x=1")}, tmp_path, 0)
+        targets = Targets({QUEUE: Endpoint("127.0.0.1", port, "/in?x=1")}, tmp_path, 0, NOBODY)
         try:
             await targets.deliver(EVENT)
         finally:
@@ -127,7 +131,7 @@ def test_anything_but_success_is_an_error(tmp_path: Path, answer: bytes, reason:
 
 
 def test_an_endpoint_that_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr(NOBODY.web, "seconds", 0.1)
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()

@@ -15,6 +15,7 @@ from sandboxd.model.destination import Spool
 from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
+from sandboxd.services import Neighbours
 from sandboxd.store.store import Store
 from tests.api.conftest import package
 from tests.store.unpacker import InProcessUnpacker
@@ -68,7 +69,7 @@ class World:
         async with self.store.code.hold(package()) as digest:
             for name in names:
                 await self.store.functions.create(version(name, code_digest=digest))
-        self.mode = EventMode(self.config, self.store)
+        self.mode = EventMode(self.config, self.store, Neighbours(self.config))
         await self.mode.start(self.run, lambda function, arn: (function.name, arn) not in self.forbidden)
         try:
             yield self
