@@ -172,7 +172,7 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     )
     for runtime, other in config.runtimes.items():
         log.info("%s is served by the image of %s", runtime, other)
-    scheduler.warm({version.runtime for version in store.functions.all()})
+    scheduler.warm(store.functions.all())
     events = EventMode(config, store, neighbours)
     api = Api(config, store, scheduler, events, logs, neighbours)
     # Whoever is not yet known may hold only a part of what the service has: functions need the rest.

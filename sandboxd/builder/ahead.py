@@ -2,7 +2,8 @@
 
 Room: root, parent side. May: make and end environments that are nobody's yet. May not: answer the service.
 
-A spare is an empty sandbox; a stem is one whose runtime has booted from an image and waits for its function. Both are
+A spare is an empty sandbox; a stem is one whose runtime has booted from an image and waits for its function. Where a
+runtime is told as it boots how large its function is, each size is a kind of stems by itself. Spares and stems are
 made when nothing has happened for a moment, so that what they cost is nobody's latency.
 """
 
@@ -14,15 +15,14 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from sandboxd.builder.environment import Environment, Host
+from sandboxd.builder.environment import Environment, Host, Kind
 from sandboxd.errors import StepFailed
-from sandboxd.model.environment import EnvironmentSpec
+from sandboxd.model.environment import WARM_KINDS, EnvironmentSpec
 
 log = logging.getLogger("sandboxd.builder")
 
 SPARES = 2
-STEMS = 2  # per image
-WARM_IMAGES = 3
+STEMS = 2  # per kind
 REFILL_SECONDS = 0.02
 _RETRY_SECONDS = 2.0  # after one that could not be made
 
@@ -33,34 +33,34 @@ class Ahead:
     def __init__(self, host: Host, prepare: Callable[[], Environment], end: Callable[[Environment], None]) -> None:
         self._host, self._prepare, self._end = host, prepare, end
         self._spares: deque[Environment] = deque()
-        self._stems: dict[bytes, deque[Environment]] = {}  # by image; booted
-        self._booting: dict[bytes, Environment] = {}
-        self._warm: dict[bytes, int] = {}  # the environ of each image's stems, longest unasked first
+        self._stems: dict[Kind, deque[Environment]] = {}  # booted
+        self._booting: dict[Kind, Environment] = {}
+        self._warm: dict[Kind, int] = {}  # the environ of each kind's stems, longest unasked first
         self._not_before = 0.0
 
     def take_stem(self, spec: EnvironmentSpec) -> Environment | None:
         """A stem that can become the environment of this spec, if one is ready."""
-        stems = self._stems.get(spec.image_digest)
+        stems = self._stems.get((spec.image_digest, spec.memory_mb)) or self._stems.get((spec.image_digest, 0))
         return stems.popleft() if stems and self._host.fits_stem(spec) else None
 
     def take_spare(self) -> Environment:
         """A spare, made now where none is ready. Raises StepFailed."""
         return self._spares.popleft() if self._spares else self._prepare()
 
-    def warm(self, image: bytes, environ: int) -> None:
-        """Boot runtimes of this image ahead from now on; of too many images, the longest unasked goes."""
-        self._cool(image, keep_stems=True)
-        self._warm[image] = os.dup(environ)
-        self._stems.setdefault(image, deque())
-        if len(self._warm) > WARM_IMAGES:
+    def warm(self, kind: Kind, environ: int) -> None:
+        """Boot runtimes of this kind ahead from now on; of too many kinds, the longest unasked goes."""
+        self._cool(kind, keep_stems=True)
+        self._warm[kind] = os.dup(environ)
+        self._stems.setdefault(kind, deque())
+        if len(self._warm) > WARM_KINDS:
             self._cool(next(iter(self._warm)))
 
-    def _cool(self, image: bytes, *, keep_stems: bool = False) -> None:
-        environ = self._warm.pop(image, None)
+    def _cool(self, kind: Kind, *, keep_stems: bool = False) -> None:
+        environ = self._warm.pop(kind, None)
         if environ is not None:
             os.close(environ)
         if not keep_stems:
-            for stem in self._stems.pop(image, ()):
+            for stem in self._stems.pop(kind, ()):
                 self._end(stem)
 
     def wanting(self) -> bool:
@@ -70,39 +70,39 @@ class Ahead:
 
     def refill(self) -> None:
         """Make one spare or stem."""
-        image = self._wanted_stem()
+        kind = self._wanted_stem()
         try:
-            if image is None or not self._spares:
+            if kind is None or not self._spares:
                 self._spares.append(self._prepare())
                 return
-            stem = self._booting[image] = self._spares.popleft()
-            self._host.boot(stem, image, self._warm[image])
+            stem = self._booting[kind] = self._spares.popleft()
+            self._host.boot(stem, kind, self._warm[kind])
         except (StepFailed, OSError) as error:
             log.warning("nothing could be made ahead: %s", error)
             self._not_before = time.monotonic() + _RETRY_SECONDS
-            if image in self._booting:
-                self._end(self._booting.pop(image))
+            if kind in self._booting:
+                self._end(self._booting.pop(kind))
 
-    def _wanted_stem(self) -> bytes | None:
-        """An image that has too few stems, none of it booting."""
-        for image in self._warm:
-            if len(self._stems[image]) < STEMS and image not in self._booting:
-                return image
+    def _wanted_stem(self) -> Kind | None:
+        """A kind that has too few stems, none of it booting."""
+        for kind in self._warm:
+            if len(self._stems[kind]) < STEMS and kind not in self._booting:
+                return kind
         return None
 
     def settle(self, environment: Environment) -> None:
         """Its channel closed: a stem runs its image's code now, or whatever it was has failed."""
-        if self._booting.get(environment.image) is environment:
-            del self._booting[environment.image]
+        if self._booting.get(environment.kind) is environment:
+            del self._booting[environment.kind]
             sound = environment.failure is None and environment.exit_status is None and not environment.ending
-            if sound and environment.image in self._warm:
-                self._stems[environment.image].append(environment)
+            if sound and environment.kind in self._warm:
+                self._stems[environment.kind].append(environment)
                 return
         self.lose(environment)
 
     def lose(self, environment: Environment) -> None:
         """It ended before it was anybody's; its like is not made again at once."""
-        for kept in (self._spares, self._stems.get(environment.image, self._spares)):
+        for kept in (self._spares, self._stems.get(environment.kind, self._spares)):
             if environment in kept:
                 kept.remove(environment)
         if not environment.ending:

@@ -23,6 +23,8 @@ from sandboxd.errors import StepFailed
 from sandboxd.model.environment import EnvironmentSpec
 from sandboxd.privsep import channel as door
 
+Kind = tuple[bytes, int]  # of stems: their image, and the memory in MB that its runtime is told as it boots, or 0
+
 _OOM_SCORE = 800  # a host out of memory takes a function before anything of the host's
 
 
@@ -61,7 +63,7 @@ class Environment:
     spec: EnvironmentSpec | None = None
     address: IPv4Address | None = None
     plan: tuple[bytes, list[int]] | None = None  # what pid 1 still waits for
-    image: bytes = b""  # of a stem
+    kind: Kind = (b"", 0)  # of a stem
     log: int = -1
     orders: int = -1  # of a stem: write end of the pipe by which it gets its function's variables
     pid1: int = 0
@@ -181,11 +183,12 @@ class Host:
         environment.plan = (init.PLAN.pack(*numbers), descriptors)
         self._go_on_with_plan(environment)
 
-    def boot(self, environment: Environment, image: bytes, environ: int) -> None:
+    def boot(self, environment: Environment, kind: Kind, environ: int) -> None:
         """Make a spare a stem: a sandbox whose runtime boots and then waits for a function. Raises StepFailed."""
         limits = self._config.limits
-        environment.image = image
-        self._limit(environment, limits.memory_mb_min, limits.pids)
+        environment.kind = kind
+        image, memory_mb = kind
+        self._limit(environment, memory_mb or limits.memory_mb_min, limits.pids)
         descriptors = self._plan(environment, image, environ)
         with _step("orders"):
             reader, environment.orders = os.pipe2(os.O_CLOEXEC)

@@ -142,9 +142,9 @@ class Server:
                     self._answer_bind(message, descriptors[0])
                 case InitEnded(environment_id):
                     self._answer_init_ended(environment_id)
-                case WarmImage(image):
+                case WarmImage(image, memory_mb):
                     door.check_sealed(descriptors[0])
-                    self._ahead.warm(image, descriptors[0])
+                    self._ahead.warm((image, memory_mb), descriptors[0])
                 case Destroy(environment_id):
                     self._answer_destroy(environment_id)
                 case Unpack() as message:

@@ -40,7 +40,7 @@ _EVERYWHERE = {
 }
 
 _AT_EXEC = (
-    "LD_", "LC_", "LANG", "LOCPATH", "GCONV_", "GLIBC_", "MALLOC_", "PATH", "PYTHON", "NODE_", "OPENSSL_",
+    "LD_", "LC_", "LANG", "LOCPATH", "GCONV_", "GLIBC_", "MALLOC_", "PATH", "PYTHON", "NODE_", "UV_", "OPENSSL_",
     "AWS_LAMBDA_",
 )  # fmt: skip
 
@@ -84,9 +84,21 @@ def variables(
     return _ORDINARY | door | own | dict(credentials) | reserved | _logging(function) | _EVERYWHERE
 
 
-def of_stem() -> dict[str, str]:
-    """The environment variables of a runtime that is booted ahead; those of its function come when it has one."""
-    return _ORDINARY | _EVERYWHERE
+def of_stem(memory_mb: int) -> dict[str, str]:
+    """The environment variables of a runtime that is booted ahead; those of its function come when it has one.
+
+    `memory_mb` is what `told_at_boot` says of its functions.
+    """
+    told = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb)} if memory_mb else {}
+    return _ORDINARY | told | _EVERYWHERE
+
+
+def told_at_boot(function: FunctionVersion) -> int:
+    """What a function's runtime has to know of its memory as it boots, in MB; 0: nothing.
+
+    V8 takes the limits of its heap when it makes it, and never again.
+    """
+    return function.memory_size if function.runtime.startswith("nodejs") else 0
 
 
 def boots_ahead(runtime: str) -> bool:

@@ -46,7 +46,7 @@ class Builder(Protocol):
     async def bind(self, spec: EnvironmentSpec, process_environ: int) -> list[int]:
         """Make it."""
 
-    def warm_image(self, image_digest: bytes, environ: int) -> None:
+    def warm_image(self, image_digest: bytes, memory_mb: int, environ: int) -> None:
         """Boot runtimes of it ahead."""
 
     def init_ended(self, environment_id: int) -> None:

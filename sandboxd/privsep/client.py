@@ -83,9 +83,9 @@ class Client:
         self._send(Bind(spec), (process_environ,))
         return await future
 
-    def warm_image(self, image_digest: bytes, environ: int) -> None:
-        """Have runtimes of an image booted ahead, with this environ; nothing comes back."""
-        self._send(WarmImage(image_digest), (environ,))
+    def warm_image(self, image_digest: bytes, memory_mb: int, environ: int) -> None:
+        """Have runtimes of an image booted ahead, with this environ (see WarmImage); nothing comes back."""
+        self._send(WarmImage(image_digest, memory_mb), (environ,))
 
     def init_ended(self, environment_id: int) -> None:
         """Have the function's own share of CPU set, now that its init phase is over; nothing comes back."""

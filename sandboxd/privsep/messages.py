@@ -256,12 +256,23 @@ class InitEnded(_Message):
 
 @dataclass(frozen=True, slots=True)
 class WarmImage(_Message):
-    """Functions use this image: boot a few runtimes of it ahead. Descriptors: the sealed memfd of their environ."""
+    """Functions use this image: boot a few runtimes of it ahead. Descriptors: the sealed memfd of their environ.
+
+    `memory_mb` is that of the functions that they can be given, where it is told a runtime as it boots; else 0.
+    """
 
     KIND = 12
     DESCRIPTORS = range(1, 2)
-    FIXED = struct.Struct("!32s")
+    FIXED = struct.Struct("!32sI")
     image_digest: bytes
+    memory_mb: int
+
+    @classmethod
+    def unpack(cls, body: bytes) -> WarmImage:
+        image_digest, memory_mb = cls._numbers(body)
+        if memory_mb and not 16 <= memory_mb <= 1 << 20:
+            raise ProtocolViolation("warm image: memory out of bounds")
+        return cls(image_digest, memory_mb)
 
 
 @dataclass(frozen=True, slots=True)

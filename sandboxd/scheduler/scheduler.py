@@ -20,6 +20,7 @@ from sandboxd.environment.logs import Logs
 from sandboxd.environment.sandbox import Builder, Credentials, DoorHandler, EnvironmentEnded, Ground, no_credentials
 from sandboxd.errors import ApiError, StepFailed
 from sandboxd.http import Budget
+from sandboxd.model.environment import WARM_KINDS
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.privsep.client import BuilderGone
@@ -64,7 +65,7 @@ class Scheduler:
             config.limits.concurrency, POLICIES[config.eviction](config.keep_alive), _memory_limit(config)
         )
         self._environments: dict[int, Environment] = {}
-        self._warmed: set[bytes] = set()
+        self._warmed: dict[tuple[bytes, int], None] = {}  # the kinds that the builder boots ahead, oldest first
         self._wanted: dict[str, FunctionVersion] = {}  # ahead of invocations, by key
         self._carried: set[asyncio.Task[InvocationResult]] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -130,25 +131,29 @@ class Scheduler:
 
     def _make(self, environment_id: int, function: FunctionVersion, ahead: bool = False) -> Environment:
         digest = self._image_digest(function.runtime)
-        self._warm(function.runtime, digest)
+        self._warm(function, digest)
         environment = Environment(environment_id, function, digest, self._ground, self._on_lost, ahead)
         self._environments[environment_id] = environment
         return environment
 
-    def warm(self, runtimes: Iterable[str]) -> None:
-        """Have runtimes booted ahead of their first invocation."""
-        for runtime in runtimes:
+    def warm(self, functions: Iterable[FunctionVersion]) -> None:
+        """Have these functions' runtimes booted ahead of their first invocation."""
+        for function in functions:
             with contextlib.suppress(ApiError):  # its image is gone: an invocation will say so
-                self._warm(runtime, self._image_digest(runtime))
+                self._warm(function, self._image_digest(function.runtime))
 
-    def _warm(self, runtime: str, image_digest: bytes) -> None:
-        if image_digest not in self._warmed and guest_environ.boots_ahead(runtime):
-            self._warmed.add(image_digest)
-            environ = guest_environ.sealed(guest_environ.of_stem())
-            try:
-                self._ground.builder.warm_image(image_digest, environ)
-            finally:
-                os.close(environ)
+    def _warm(self, function: FunctionVersion, image_digest: bytes) -> None:
+        kind = image_digest, guest_environ.told_at_boot(function)
+        if kind in self._warmed or not guest_environ.boots_ahead(function.runtime):
+            return
+        self._warmed[kind] = None
+        if len(self._warmed) > WARM_KINDS:
+            del self._warmed[next(iter(self._warmed))]
+        environ = guest_environ.sealed(guest_environ.of_stem(kind[1]))
+        try:
+            self._ground.builder.warm_image(*kind, environ)
+        finally:
+            os.close(environ)
 
     async def _run(self, environment: Environment, invocation: Invocation) -> InvocationResult:
         try:

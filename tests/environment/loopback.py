@@ -70,7 +70,7 @@ class LoopbackBuilder:
         self.environs: dict[int, dict[str, str]] = {}
         self.log_writers: dict[int, int] = {}
         self.inits_ended: list[int] = []
-        self.warmed: list[tuple[bytes, bytes]] = []
+        self.warmed: list[tuple[bytes, int, bytes]] = []
         self.bound: list[int] = []
         self.destroyed: list[int] = []
         self.kill_as_out_of_memory = False
@@ -133,8 +133,8 @@ class LoopbackBuilder:
         self._gone[number].set_result(None)
         self.on_exited(Exited(number, status, self.kill_as_out_of_memory and status == signal.SIGKILL))
 
-    def warm_image(self, image_digest: bytes, environ: int) -> None:
-        self.warmed.append((image_digest, os.pread(environ, 1 << 16, 0)))
+    def warm_image(self, image_digest: bytes, memory_mb: int, environ: int) -> None:
+        self.warmed.append((image_digest, memory_mb, os.pread(environ, 1 << 16, 0)))
 
     def init_ended(self, environment_id: int) -> None:
         self.inits_ended.append(environment_id)

@@ -77,9 +77,16 @@ def test_what_is_read_at_exec_cannot_come_later(tmp_path: Path, name: str, read:
 
 def test_a_stem_knows_nothing_of_a_function(tmp_path: Path) -> None:
     whole = guest_environ.variables(make_function(tmp_path), "us-east-1", "stream")
-    stem = guest_environ.of_stem()
+    stem = guest_environ.of_stem(0)
     assert stem.items() <= whole.items()
     assert not [name for name in stem if "FUNCTION" in name or "HANDLER" in name or "KEY" in name]
+
+
+def test_a_stem_whose_heap_has_a_size_knows_that_of_its_function(tmp_path: Path) -> None:
+    node = make_function(tmp_path, runtime="nodejs22.x", memory_size=512)
+    whole = guest_environ.variables(node, "us-east-1", "stream")
+    assert guest_environ.of_stem(512).items() - guest_environ.of_stem(0).items() <= whole.items()
+    assert (guest_environ.told_at_boot(node), guest_environ.told_at_boot(make_function(tmp_path))) == (512, 0)
 
 
 def test_the_memfd_cannot_be_changed() -> None:

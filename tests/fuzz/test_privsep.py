@@ -39,7 +39,8 @@ EXAMPLES: dict[int, m.Message] = {
             )
         ),
         m.InitEnded(7), m.Destroy(7), m.Unpack(1, bytes(32), 1 << 20, 100), m.RemoveCode(bytes(32)),
-        m.WarmImage(bytes(32)), m.OpenAddresses(1, 7, 60, (IPv4Address("8.8.8.8"),), (443,)), m.Ready(), m.Bound(7),
+        m.WarmImage(bytes(32), 128), m.OpenAddresses(1, 7, 60, (IPv4Address("8.8.8.8"),), (443,)), m.Ready(),
+        m.Bound(7),
         m.BindFailed(7, 1, "cgroup"), m.Exited(7, 9, True), m.Destroyed(7), m.Unpacked(1, m.UnpackStatus.OK, 5),
         m.AddressesOpened(1, 0),
     )
@@ -190,7 +191,7 @@ def play(door: Door, call: tuple[object, ...], wanted: Counter[tuple[str, int]])
             wanted["AddressesOpened", number] += 1
         case ("warm", bytes(digest), bytes(environ)):
             with file_of(environ, seal=True) as descriptor:
-                door.send(m.WarmImage(digest), descriptor)
+                door.send(m.WarmImage(digest, len(environ) & ~15), descriptor)
         case ("unpack", bytes(digest), bytes(content), int(entries)):
             number = next(door.numbers)
             with file_of(content) as descriptor:
@@ -329,7 +330,7 @@ def descriptors() -> Iterator[Callable[[str], int]]:
 BIND, UNPACK, WARM = (
     m.encode(m.Bind(SPEC)),
     m.encode(m.Unpack(1, DIGEST, 1 << 20, 10)),
-    m.encode(m.WarmImage(bytes(32))),
+    m.encode(m.WarmImage(bytes(32), 0)),
 )
 ILL_FORMED: dict[str, tuple[bytes, tuple[str, ...]]] = {
     "unknown kind": (b"\xff", ()),

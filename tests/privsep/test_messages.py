@@ -50,7 +50,7 @@ requests = st.one_of(
     st.builds(m.Destroy, numbers),
     st.builds(m.Unpack, numbers, digests, st.integers(0, 1 << 34), st.integers(0, 1 << 20)),
     st.builds(m.RemoveCode, digests),
-    st.builds(m.WarmImage, digests),
+    st.builds(m.WarmImage, digests, st.just(0) | st.integers(16, 1 << 20)),
     st.builds(m.OpenAddresses, numbers, numbers, st.integers(1, 3600), addresses.map(tuple), ports.filter(len)),
 )
 answers = st.one_of(

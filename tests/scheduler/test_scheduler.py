@@ -90,11 +90,26 @@ def test_one_environment_serves_one_after_another(tmp_path: Path) -> None:
         }  # fmt: skip
         await play.until(lambda: play.scheduler.environments()[0]["State"] == "Frozen")
         assert await play.numbers(function) == [first[0], 30]
-        play.scheduler.warm(["python3.13"])
-        [(image, environ)] = play.builder.warmed  # once, whoever asks
-        assert image == IMAGE
+        play.scheduler.warm([function, replace(function, memory_size=512)])
+        [(image, memory_mb, environ)] = play.builder.warmed  # once, whoever asks
+        assert (image, memory_mb) == (IMAGE, 0)
         assert b"AWS_LAMBDA_RUNTIME_API=127.0.0.1:9001\0" in environ
         assert b"FUNCTION" not in environ
+
+    play(tmp_path, scene)
+
+
+def test_a_runtime_that_sizes_its_heap_is_booted_ahead_for_each_size(tmp_path: Path) -> None:
+    async def scene(play: Play) -> None:
+        python = play.function()
+        node = replace(python, runtime="nodejs22.x")
+        sizes = [128, 256, 512, 1024]
+        play.scheduler.warm([python, *(replace(node, memory_size=size) for size in sizes), node])
+        told = b"AWS_LAMBDA_FUNCTION_MEMORY_SIZE="
+        warmed = [(memory_mb, told in environ) for _, memory_mb, environ in play.builder.warmed]
+        assert warmed == [(0, False), *((size, True) for size in sizes)]
+        play.scheduler.warm([python])  # with the last size, it was the one too many
+        assert [memory_mb for _, memory_mb, _ in play.builder.warmed] == [0, *sizes, 0]
 
     play(tmp_path, scene)
 
