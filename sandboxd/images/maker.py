@@ -16,11 +16,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sandboxd.config import Config
-from sandboxd.images import store
+from sandboxd.images import npm, store
 from sandboxd.images.namespace import UIDS, Namespace, StepFailedInNamespace, build_namespace
 from sandboxd.images.recipe import ImageError, Recipe, ingredients, load_recipe
 from sandboxd.images.seal import Sealed, seal
@@ -38,6 +38,8 @@ PHASES = {
     "compile": 0.25,
     "seal": 0.1,
 }
+
+TOOLS = "/tmp/scratch/tools"  # inside the build's namespace
 
 _MMDEBSTRAP_PHASES = {
     "running apt-get update": "package lists",
@@ -103,7 +105,7 @@ def _check_host() -> None:
 
 
 def _disk_full(config: Config) -> str:
-    return f"the disk is full: a build takes up to 600 MB below {config.images_dir}; nothing of it was kept"
+    return f"the disk is full: a build takes up to 1 GB below {config.images_dir}; nothing of it was kept"
 
 
 def _make(recipe: Recipe, work: Path, mirror: str | None, report: Progress) -> Sealed:
@@ -114,10 +116,14 @@ def _make(recipe: Recipe, work: Path, mirror: str | None, report: Progress) -> S
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
     with build_namespace(space) as namespace:
-        _unpack_packages(recipe, namespace, mirror, report)
+        _unpack_packages(recipe.suite, recipe.packages, "/tmp/rootfs", namespace, mirror, report)
         report("runtime client", 0)
         if recipe.requirements:
             fetch_client(recipe, build_directory / "wheels")
+        if recipe.npm:
+            npm.fetch(recipe.npm, build_directory / "npm", work / "npm-cache")
+        if recipe.tools:
+            _unpack_packages(recipe.suite, recipe.tools, TOOLS, namespace, mirror, lambda phase, done: None)
         _tailor(recipe, namespace, report)
     entries = sum(len(directories) + len(files) for _, directories, files in os.walk(space / "rootfs"))
     report("seal", 0)
@@ -148,11 +154,13 @@ def fetch_client(recipe: Recipe, target: Path) -> None:
         raise ImageError(f"the runtime client cannot be downloaded ({', '.join(recipe.requirements)}): {errors[-1]}")
 
 
-def _unpack_packages(recipe: Recipe, namespace: Namespace, mirror: str | None, report: Progress) -> None:
+def _unpack_packages(
+    suite: str, names: Sequence[str], target: str, namespace: Namespace, mirror: str | None, report: Progress
+) -> None:
     options = ["--verbose", "--mode=unshare", "--variant=extract", "--format=directory", "--aptopt=Acquire::Retries 2"]
     options += [f"--aptopt={option}" for option in _apt_proxies()]
     merged = 'for d in bin lib lib64 sbin; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done'
-    options += [f"--setup-hook={merged}", f"--include={','.join(recipe.packages)}"]
+    options += [f"--setup-hook={merged}", f"--include={','.join(names)}"]
 
     phase, packages = "package lists", 0
 
@@ -168,7 +176,7 @@ def _unpack_packages(recipe: Recipe, namespace: Namespace, mirror: str | None, r
                 report(phase, 0)
 
     try:
-        namespace.run(["mmdebstrap", *options, recipe.suite, "/tmp/rootfs", *([mirror] if mirror else [])], line)
+        namespace.run(["mmdebstrap", *options, suite, target, *([mirror] if mirror else [])], line)
     except StepFailedInNamespace as error:
         reasons = [line for line in error.output.splitlines() if _UNREACHABLE.search(line)]
         if reasons:
@@ -197,7 +205,7 @@ def _tailor(recipe: Recipe, namespace: Namespace, report: Progress) -> None:
 
     report("tailor", 0)
     command = ["/bin/sh", "/tmp/build/tailor", *recipe.prune]
-    namespace.run(command, line, ROOT="/tmp/rootfs", BUILD="/tmp/build", PYTHON=recipe.python)
+    namespace.run(command, line, ROOT="/tmp/rootfs", BUILD="/tmp/build", TOOLS=TOOLS, PYTHON=recipe.python)
 
 
 def _is_whole(tree: Path, recipe: Recipe, sealed: Sealed) -> bool:

@@ -18,7 +18,8 @@ from sandboxd.errors import SandboxdError
 # Part of every recipe's digest: raised whenever the maker makes something else of the same recipe.
 MAKER_VERSION = 2
 
-_KEYS = {"suite", "python", "packages", "requirements", "prune", "max_mb", "modes"}
+_KEYS = {"suite", "python", "packages", "requirements", "prune", "max_mb", "modes", "tools", "npm"}
+_KEYS |= {"npm_x86_64", "npm_aarch64"}
 
 
 class ImageError(SandboxdError):
@@ -28,13 +29,17 @@ class ImageError(SandboxdError):
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """One runtime's image. `max_mb` in mebibytes; `prune` are shell patterns and `modes` keys, both below the image's
-    root; `digest` changes with everything that the image is made from, Debian's and PyPI's own changes excepted."""
+    root; `npm` has the SRI of each package (`name@version`) of the npm registry; `tools` are Debian packages of a tree
+    beside the image, there while it is made; `digest` changes with everything that the image is made from, Debian's and
+    PyPI's own changes excepted."""
 
     runtime: str
     suite: str
     python: str  # the interpreter's version, where there is one
     packages: tuple[str, ...]
     requirements: tuple[str, ...]
+    npm: dict[str, str]
+    tools: tuple[str, ...]
     prune: tuple[str, ...]
     max_mb: int
     modes: dict[str, int]
@@ -69,6 +74,8 @@ def load_recipe(runtime: str, directory: Path | None = None) -> Recipe:
             python=own["python"] if language_of(runtime) == "python" else "",
             packages=(*base["packages"], *own["packages"]),
             requirements=tuple(own.get("requirements", ())),
+            npm={**own.get("npm", {}), **own.get(f"npm_{os.uname().machine}", {})},
+            tools=tuple(own.get("tools", ())),
             prune=(*base["prune"], *own.get("prune", ())),
             max_mb=own.get("max_mb", base["max_mb"]),
             modes={**base["modes"], **own.get("modes", {})},
