@@ -4,9 +4,14 @@ Room: root. May: arithmetic only.
 
 A fixed handful of rules decides; facts per environment are set entries.
 Match order in the sets is `src,dst,dst`: environment's address, destination's protocol and port, destination network.
+*denied* holds what a policy denies, whatever else is in a set, a name's addresses included;
 *exact* holds single addresses that a policy names; *named* its networks inside closed ranges, looked at only after
 *host*, whatever this host takes for itself; *public* the rest, looked at only after *closed*: private, link-local and
 the clouds' metadata addresses. A set holds an entry per port, so whoever may reach every public one is in *anywhere*.
+
+A network that is denied with every port to who may reach every public address has no entry: the kernel's sets that hold
+pairs of addresses are missing in many kernels, or take few. The router has no route there for packets of that address
+(`TABLES`): it answers as a rule that rejects.
 
 *opened* is filled by what permitted names lead to, each address for its answer's time, and is looked at last. A flow
 that began in that time may go on after it, and only while its environment lives: *numbers* gives an environment's
@@ -23,14 +28,16 @@ from typing import Any
 
 from pyroute2.ipset import PortEntry, PortRange
 
-from sandboxd.model.egress import CLOSED, EgressRule
+from sandboxd.model.egress import EgressRule, Reach
 
 UPLINK = "uplink"
+TABLES = 1 << 16  # with an environment's number: its table of routes to nowhere, looked at before the main one
 FLOWS_PER_ENVIRONMENT = 256
 # A TCP flow that has ended is remembered for two minutes, here and by the host, and counts as none of those above.
 NEW_FLOWS_PER_SECOND = 50
 MAX_OPENED = 512  # addresses with a port that names have led one environment to, open at one time
 SETS: dict[str, tuple[str, dict[str, Any]]] = {
+    "denied": ("ip,port,net", {}),
     "exact": ("ip,port,net", {}),
     "host": ("net", {}),
     "named": ("ip,port,net", {}),
@@ -64,6 +71,7 @@ COMMIT
 -A FORWARD -p tcp -j decide
 -A FORWARD -p udp -j decide
 -A FORWARD -j REJECT --reject-with icmp-admin-prohibited
+-A decide -m set --match-set denied src,dst,dst -j RETURN
 -A decide -m set --match-set exact src,dst,dst -g slowly
 -A decide -m set --match-set host dst -j RETURN
 -A decide -m set --match-set named src,dst,dst -g slowly
@@ -102,7 +110,15 @@ def entries_for(address: str, rules: list[EgressRule]) -> Iterator[Entry]:
         for part in halves(rule.network):
             for protocol in _PROTOCOLS:
                 ports = PortRange(rule.port_first, rule.port_last, protocol=protocol)
-                yield set_for(rule.network), (address, ports, str(part))
+                yield set_for(rule), (address, ports, str(part))
+
+
+def denied_entries(address: str, rules: list[EgressRule]) -> Iterator[Entry]:
+    """The set entries that are what an environment is denied, but for what it is denied with every port."""
+    for rule in rules:
+        for part in () if rule.has_all_ports else halves(rule.network):
+            for protocol in _PROTOCOLS:
+                yield "denied", (address, PortRange(rule.port_first, rule.port_last, protocol=protocol), str(part))
 
 
 def opened_entries(address: str, destination: IPv4Address, port: int) -> Iterator[Entry]:
@@ -111,11 +127,9 @@ def opened_entries(address: str, destination: IPv4Address, port: int) -> Iterato
         yield "opened", (address, PortEntry(port, protocol=protocol), str(destination))
 
 
-def set_for(network: IPv4Network) -> str:
-    """Which set a destination belongs in: one exact address, a network inside a closed range, or any other."""
-    if network.prefixlen == 32:
-        return "exact"
-    return "named" if any(network.subnet_of(closed) for closed in CLOSED) else "public"
+def set_for(rule: EgressRule) -> str:
+    """Which set a permission belongs in: one exact address, a network inside a closed range, or any other."""
+    return {Reach.EXACT: "exact", Reach.NAMED: "named", Reach.PUBLIC: "public"}[rule.reach]
 
 
 def halves(network: IPv4Network) -> list[IPv4Network]:

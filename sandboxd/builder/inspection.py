@@ -309,7 +309,8 @@ def _permitted(entry: str, note: Note) -> bool:
     number = int(port.rpartition(":")[2])
     if which == "opened":
         return number in note.spec.host_ports
-    networks = [rule.network for rule in note.spec.egress if rule.port_first <= number <= rule.port_last]
+    rules = note.spec.denied if which == "denied" else note.spec.egress
+    networks = [rule.network for rule in rules if rule.port_first <= number <= rule.port_last]
     return any(IPv4Network(destination).subnet_of(network) for network in networks)
 
 

@@ -31,7 +31,7 @@ LINK = "eth0"
 GATEWAY = IPv4Address("169.254.1.1")  # of every link, on the router's end; routes are /32, so no two meet
 ADMIT, RELEASE, OPEN = 1, 2, 3
 REQUEST = struct.Struct("!BI4s?")  # kind, environment, its address, whether hosts are permitted; rules follow
-RULE = struct.Struct("!4sBHH")
+RULE = struct.Struct("!4sBHH??")  # network, ports, whether it is denied, whether it is one address of a network
 REPLY = struct.Struct("!BIi32s")
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
@@ -82,8 +82,8 @@ class Router:
     def admit(self, spec: EnvironmentSpec, namespace: int, address: IPv4Address) -> None:
         """Ask for a link into an environment's network namespace; a REPLY follows on the channel."""
         request = REQUEST.pack(ADMIT, spec.environment_id, address.packed, bool(spec.host_ports)) + b"".join(
-            RULE.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last)
-            for r in spec.egress
+            RULE.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last, d, r.partial)
+            for d, r in (*((False, rule) for rule in spec.egress), *((True, rule) for rule in spec.denied))
         )
         socket.send_fds(self.channel, [request], [namespace])
 

@@ -30,7 +30,8 @@ import dns.rrset
 
 from sandboxd.environment.upstream import Upstream
 from sandboxd.errors import SandboxdError
-from sandboxd.model.egress import HostRule, is_closed, is_host
+from sandboxd.model.egress import is_closed, is_host
+from sandboxd.model.network import Network
 from sandboxd.privsep.messages import MAX_ADDRESSES
 
 SHORTEST, LONGEST = 5, 300  # seconds that an answer counts, whatever its records say
@@ -47,11 +48,9 @@ OpenAddresses = Callable[[Sequence[IPv4Address], Sequence[int], int], Awaitable[
 class Resolver:
     """One environment's. `open_addresses` opens addresses at ports for some seconds, and raises where it does not."""
 
-    def __init__(
-        self, hosts: tuple[HostRule, ...], upstream: Upstream, open_addresses: OpenAddresses, udp: int, tcp: int
-    ) -> None:
+    def __init__(self, network: Network, upstream: Upstream, open_addresses: OpenAddresses, udp: int, tcp: int) -> None:
         """Serve both sockets, owned by the resolver from now on."""
-        self._hosts, self._upstream, self._open_addresses = hosts, upstream, open_addresses
+        self._network, self._upstream, self._open_addresses = network, upstream, open_addresses
         self._udp, self._tcp = socket.socket(fileno=udp), socket.socket(fileno=tcp)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -151,7 +150,7 @@ class Resolver:
             return dns.rcode.NOTIMP
         asked = question.question[0]
         name = asked.name.to_text(omit_final_dot=True).lower()
-        ports = sorted({host.port for host in self._hosts if host.covers(name)}) if is_host(name) else []
+        ports = self._network.ports_of(name) if is_host(name) else []
         if not ports or asked.rdclass != dns.rdataclass.IN:
             return dns.rcode.REFUSED
         if asked.rdtype == dns.rdatatype.AAAA:

@@ -27,6 +27,7 @@ from sandboxd.errors import SandboxdError
 from sandboxd.http import Budget, HttpLimits, Request, Response, Server, serve
 from sandboxd.model.environment import EnvironmentSpec
 from sandboxd.model.function import FunctionVersion
+from sandboxd.model.network import Network
 from sandboxd.privsep.channel import close_all
 from sandboxd.privsep.client import BuilderGone
 
@@ -35,9 +36,17 @@ DoorHandler = Callable[[FunctionVersion, Request], Response | asyncio.Future[Res
 Credentials = Callable[[FunctionVersion], Mapping[str, str]]
 
 
+Networks = Callable[[FunctionVersion], Network]
+
+
 def no_credentials(_: FunctionVersion) -> Mapping[str, str]:
     """Of functions without a role."""
     return {}
+
+
+def own_network(function: FunctionVersion) -> Network:
+    """What functions without a role may reach."""
+    return Network(function.policy.egress, function.policy.hosts)
 
 
 class Builder(Protocol):
@@ -71,6 +80,7 @@ class Ground:
     budget: Budget
     door_handler: DoorHandler
     credentials: Credentials = no_credentials
+    network: Networks = own_network
 
 
 class EnvironmentEnded(SandboxdError):
@@ -82,7 +92,7 @@ class Sandbox:
 
     __slots__ = (
         "_ahead", "_binding", "_bound", "_descriptors", "_ended", "_freeze", "_function", "_ground", "_id",
-        "_image_digest", "_memory_stat", "_resolver", "_servers", "memory_seen", "output",
+        "_image_digest", "_memory_stat", "_network", "_resolver", "_servers", "memory_seen", "output",
     )  # fmt: skip
 
     def __init__(
@@ -95,6 +105,7 @@ class Sandbox:
         self._bound = self._ended = False
         self._servers: list[Server] = []
         self._resolver: Resolver | None = None
+        self._network = Network()
         self._descriptors: list[int] = []
         self._freeze = self._memory_stat = -1
         self.memory_seen = 0
@@ -102,15 +113,16 @@ class Sandbox:
     async def bind(self) -> list[int]:
         """Have it made; the descriptors of its doors, the caller's to serve. Its runtime runs from now on.
 
-        Raises StepFailed, BuilderGone, and EnvironmentEnded where it was ended meanwhile.
+        Raises StepFailed, BuilderGone, ApiError where its role gives it nothing to run with, and EnvironmentEnded where
+        it was ended meanwhile.
         """
         function, ground = self._function, self._ground
         limits = ground.config.limits
+        network = self._network = ground.network(function)
         spec = EnvironmentSpec(
             self._id, self._image_digest, bytes.fromhex(function.code_digest), function.memory_size,
             function.ephemeral_storage, limits.pids, limits.open_files, function.policy.invoke,
-            guest_environ.read_at_exec(function), function.policy.egress,
-            tuple(sorted({host.port for host in function.policy.hosts})), _layers(function),
+            guest_environ.read_at_exec(function), network.egress, network.host_ports, _layers(function), network.denied,
         )  # fmt: skip
         log_stream = guest_environ.log_stream_name(time.strftime("%Y/%m/%d", time.gmtime()), function.version)
         variables = guest_environ.variables(
@@ -134,12 +146,12 @@ class Sandbox:
 
     async def serve(self, doors: list[int], api: RuntimeApi) -> None:
         """Serve the doors that `bind` returned: the Runtime API, then those that the policy asks for."""
-        policy, config = self._function.policy, self._ground.config
+        config = self._ground.config
         runtime_api, *others = doors
-        if policy.hosts:
+        if self._network.hosts:
             *others, udp, tcp = others
             opener = functools.partial(self._ground.builder.open_addresses, self._id)
-            self._resolver = Resolver(policy.hosts, Upstream(config.resolvers), opener, udp, tcp)
+            self._resolver = Resolver(self._network, Upstream(config.resolvers), opener, udp, tcp)
         self._servers.append(await api.serve(runtime_api, self._ground.budget))
         for door in others:
             self._servers.append(await self._serve_invoke_door(door))

@@ -28,6 +28,7 @@ class EnvironmentSpec:
     egress: tuple[EgressRule, ...] = ()
     host_ports: tuple[int, ...] = ()  # of the hosts that its policy names: for these, addresses may be opened
     layers: tuple[bytes, ...] = ()  # digests, the lowest first, none twice
+    denied: tuple[EgressRule, ...] = ()  # closed, whatever `egress` or a name opens
 
     @property
     def cpu_quota(self) -> int:

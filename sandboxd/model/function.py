@@ -15,11 +15,15 @@ from sandboxd.model.layer import AttachedLayer, Unzipped
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What a function may do beyond computing: nothing unless named."""
+    """What a function may do beyond computing: nothing unless named.
+
+    `stated`: egress and hosts were said, be it that there are none: a role that is kept here opens nothing else then.
+    """
 
     egress: tuple[EgressRule, ...] = ()
     hosts: tuple[HostRule, ...] = ()
     invoke: bool = False  # the Lambda endpoint's door inside the sandbox
+    stated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

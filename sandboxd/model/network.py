@@ -62,11 +62,7 @@ def compiled(granted: Sequence[Permission], narrowed: Iterable[Permission], deni
     networks = _merged(rule for rule in networks if not any(other.contains(rule) for other in closed))
     hosts = sorted({host for host in hosts if not any(other.contains(host) for other in closed_hosts)})
     open_ports = {host.port for host in hosts}
-    closed = [
-        rule
-        for rule in _merged(closed)
-        if any(map(rule.overlaps, networks)) or any(rule.port_first <= port <= rule.port_last for port in open_ports)
-    ]
+    closed = _at_ports(closed, networks, open_ports)
     check_bounds(networks, open_ports, closed)
     left = sorted(host for host in closed_hosts if any(other.covers(host.name) for other in hosts))
     return Network(tuple(networks), tuple(hosts), tuple(closed), tuple(left))
@@ -80,6 +76,19 @@ def _narrowed(networks: list[EgressRule], permission: Permission, widest: Reach 
         for other in permission.networks
     )
     return _merged(rule for rule in common if rule)
+
+
+def _at_ports(closed: list[EgressRule], networks: list[EgressRule], ports: Iterable[int]) -> list[EgressRule]:
+    """What of the denied would be open: at the ports that are, unless these are all."""
+    ranges = [(rule.network, rule.port_first, rule.port_last) for rule in networks]
+    ranges += [(EVERYTHING.network, port, port) for port in ports]  # where a name leads, nobody knows
+    found = (
+        EgressRule(rule.network, max(rule.port_first, first), min(rule.port_last, last))
+        for rule in closed
+        for network, first, last in ranges
+        if rule.network.overlaps(network) and rule.port_first <= last and first <= rule.port_last
+    )
+    return _merged(found)
 
 
 def _merged(rules: Iterable[EgressRule]) -> list[EgressRule]:

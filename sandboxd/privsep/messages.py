@@ -27,7 +27,8 @@ MAX_DESCRIPTORS = 8
 MAX_ADDRESSES = 12  # of one answer to a name: with any name, in 512 bytes
 TTL_SECONDS = range(1, 3601)
 
-_EGRESS, _PORT, _ADDRESS = struct.Struct("!4sBHH"), struct.Struct("!H"), struct.Struct("!4s")
+# Network, ports, whether it is denied and whether it is one address of a network.
+_EGRESS, _PORT, _ADDRESS = struct.Struct("!4sBHHBB"), struct.Struct("!H"), struct.Struct("!4s")
 _DIGEST = struct.Struct("!32s")
 
 
@@ -85,11 +86,11 @@ class Bind(_Message):
         s = self.spec
         head = self.FIXED.pack(
             s.environment_id, s.image_digest, s.code_digest, s.memory_mb, s.tmp_mb, s.pids, s.open_files,
-            s.invoke_door, s.at_exec, len(s.layers), len(s.egress), len(s.host_ports),
+            s.invoke_door, s.at_exec, len(s.layers), len(s.egress) + len(s.denied), len(s.host_ports),
         )  # fmt: skip
         rules = (
-            _EGRESS.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last)
-            for r in s.egress
+            _EGRESS.pack(r.network.network_address.packed, r.network.prefixlen, r.port_first, r.port_last, d, r.partial)
+            for d, r in (*((False, rule) for rule in s.egress), *((True, rule) for rule in s.denied))
         )
         return head + b"".join((*s.layers, *rules, *map(_PORT.pack, s.host_ports)))
 
@@ -110,21 +111,22 @@ class Bind(_Message):
             raise ProtocolViolation("bind: environment id, memory or /tmp out of bounds")
         if not (16 <= pids <= 32_768 and 64 <= files <= 65_536):
             raise ProtocolViolation("bind: pids or open files out of bounds")
-        rules = []
-        for address, prefix, first, last in _EGRESS.iter_unpack(body[layers_end:rules_end]):
+        rules: tuple[list[EgressRule], list[EgressRule]] = [], []
+        for address, prefix, first, last, denied, partial in _EGRESS.iter_unpack(body[layers_end:rules_end]):
             try:
                 network = IPv4Network((address, prefix))
             except ValueError as error:
                 raise ProtocolViolation(f"bind: {error}") from error
-            if not 0 < first <= last:
-                raise ProtocolViolation("bind: port range out of order")
-            rules.append(EgressRule(network, first, last))
+            if not 0 < first <= last or denied > 1 or partial > 1 or partial > (prefix == 32):
+                raise ProtocolViolation("bind: a rule out of order")
+            rules[denied].append(EgressRule(network, first, last, bool(partial)))
+        permitted, closed = rules
         ports = _ports(body[rules_end:])
-        check_bounds(rules, ports)
+        check_bounds(permitted, ports, closed)
         return cls(
             EnvironmentSpec(
-                environment_id, image, code, memory_mb, tmp_mb, pids, files, bool(door), bool(at_exec), tuple(rules),
-                ports, layers,
+                environment_id, image, code, memory_mb, tmp_mb, pids, files, bool(door), bool(at_exec),
+                tuple(permitted), ports, layers, tuple(closed),
             )
         )  # fmt: skip
 

@@ -17,7 +17,16 @@ from sandboxd.config import Config
 from sandboxd.environment import guest_environ
 from sandboxd.environment.environment import Environment, InitFailed, NotDelivered
 from sandboxd.environment.logs import Logs
-from sandboxd.environment.sandbox import Builder, Credentials, DoorHandler, EnvironmentEnded, Ground, no_credentials
+from sandboxd.environment.sandbox import (
+    Builder,
+    Credentials,
+    DoorHandler,
+    EnvironmentEnded,
+    Ground,
+    Networks,
+    no_credentials,
+    own_network,
+)
 from sandboxd.errors import ApiError, StepFailed
 from sandboxd.http import Budget
 from sandboxd.model.environment import WARM_KINDS
@@ -45,7 +54,8 @@ class Scheduler:
     """Runs invocations. Use from one running event loop.
 
     `image_digest` names the image of a runtime (32 bytes); `door_handler` answers requests at the invoke doors inside;
-    `budget` is the host's for bodies that are being received; `credentials` are a function's own variables of its role.
+    `budget` is the host's for bodies that are being received; `credentials` are a function's own variables of its role,
+    `network` is what it may reach.
     """
 
     def __init__(
@@ -57,9 +67,10 @@ class Scheduler:
         door_handler: DoorHandler,
         budget: Budget | None = None,
         credentials: Credentials = no_credentials,
+        network: Networks = own_network,
     ) -> None:
         self._config, self._image_digest = config, image_digest
-        self._ground = Ground(config, client, logs, budget or Budget(BUDGET_BYTES), door_handler, credentials)
+        self._ground = Ground(config, client, logs, budget or Budget(BUDGET_BYTES), door_handler, credentials, network)
         self._loop = asyncio.get_running_loop()
         self._pool = Pool(
             config.limits.concurrency, POLICIES[config.eviction](config.keep_alive), _memory_limit(config)

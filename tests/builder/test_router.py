@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
@@ -57,10 +57,21 @@ class Router:
             self.process = subprocess.Popen(command, pass_fds=descriptors)
         os.close(settings)
 
-    def admit(self, number: int, namespace: Namespace, *rules: tuple[str, int, int], hosts: bool = True) -> None:
-        """Give a namespace a link as environment `number`."""
-        packed = [RULE.pack(n.network_address.packed, n.prefixlen, *ports)
-                  for n, *ports in ((IPv4Network(text), *ports) for text, *ports in rules)]  # fmt: skip
+    def admit(
+        self,
+        number: int,
+        namespace: Namespace,
+        *rules: tuple[str, int, int],
+        denied: Sequence[tuple[str, int, int]] = (),
+        partial: bool = False,
+        hosts: bool = True,
+    ) -> None:
+        """Give a namespace a link as environment `number`; `partial`: addresses are not named as such."""
+        packed = [
+            RULE.pack(IPv4Network(text).network_address.packed, IPv4Network(text).prefixlen, *ports, closed, partial)
+            for closed, part in ((False, rules), (True, denied))
+            for text, *ports in part
+        ]
         request = REQUEST.pack(ADMIT, number, ADDRESS.packed, hosts) + b"".join(packed)
         socket.send_fds(self.channel, [request], [namespace.descriptor])
         assert self.reply() == 0
@@ -153,6 +164,42 @@ def test_only_who_was_admitted_with_hosts_has_addresses_opened(router: Router, i
     router.admit(1, inside, ("8.8.8.0/24", 80, 80), hosts=False)
     assert router.open(1, "203.0.113.6") == router.open(2, "203.0.113.6") == errno.ENOENT
     assert connects(inside, "8.8.8.8") and not connects(inside, "203.0.113.6")
+
+
+def test_what_is_denied_is_closed_whatever_else_opens_it(router: Router, inside: Namespace) -> None:
+    wide, private, everything = ("8.0.0.0/8", 80, 81), ("10.0.0.0/8", 80, 80), ("203.0.113.0/24", 80, 81)
+    exact = ("8.8.8.8/32", 80, 80)
+    denied = (("10.21.0.0/16", 1, 65_535), ("203.0.113.6/32", 81, 81), exact)
+    router.admit(1, inside, wide, private, everything, exact, denied=denied)
+    assert connects(inside, "10.20.0.5") and not connects(inside, "10.21.0.5")
+    assert connects(inside, "203.0.113.6") and not connects(inside, "203.0.113.6", 81)
+    assert connects(inside, "203.0.113.5", 81)
+    assert connects(inside, "8.8.8.8", 81) and not connects(inside, "8.8.8.8")
+    assert router.open(1, "8.8.8.8") == router.open(1, "203.0.113.6", port=81) == 0, "a name leads there"
+    assert not connects(inside, "8.8.8.8") and not connects(inside, "203.0.113.6", 81)
+    router.release(1)
+    with router.namespace() as there:
+        assert "add denied" not in there.run("ipset", "save")
+        assert len(there.run("ip", "rule").splitlines()) == 3 and "prohibit" not in there.run(
+            "ip", "route", "show", "table", "all"
+        )
+
+
+def test_everything_may_be_denied_but_a_part(router: Router, inside: Namespace) -> None:
+    router.admit(1, inside, ("0.0.0.0/0", 1, 65_535), denied=(("8.0.0.0/6", 1, 65_535),))
+    assert connects(inside, "203.0.113.5", 81) and not connects(inside, "8.8.8.8")
+    router.release(1)
+    router.admit(1, inside, ("0.0.0.0/0", 80, 80), denied=(("0.0.0.0/0", 1, 65_535),))
+    assert not connects(inside, "203.0.113.5") and not connects(inside, "8.8.8.8")
+
+
+def test_an_address_of_a_network_is_closed_where_the_network_is(
+    world: World, router: Router, inside: Namespace
+) -> None:
+    places = [(f"{address}/32", 80, 80) for address in ("8.8.8.8", "10.20.0.5", HOST_PUBLIC, HOST_LAN)]
+    router.admit(1, inside, *places, partial=True)
+    assert connects(inside, "8.8.8.8") and connects(inside, "10.20.0.5")
+    assert not connects(inside, HOST_PUBLIC) and not connects(inside, HOST_LAN)
 
 
 def test_so_many_are_open_at_one_time(router: Router, inside: Namespace) -> None:

@@ -134,7 +134,9 @@ def test_the_router_gives_back_whatever_was_said_last(own_world: World, tmp_path
         router = subprocess.Popen(command, pass_fds=descriptors, stderr=subprocess.PIPE)
         os.close(settings)
         router_end.close()
-        admit = REQUEST.pack(ADMIT, 1, IPv4Address("10.210.0.8").packed, False) + RULE.pack(bytes(4), 0, 80, 80)
+        admit = REQUEST.pack(ADMIT, 1, IPv4Address("10.210.0.8").packed, False) + RULE.pack(
+            bytes(4), 0, 80, 80, False, False
+        )
         socket.send_fds(builder_end, [admit], [inside.descriptor])
         assert REPLY.unpack(builder_end.recv(REPLY.size))[:3] == (ADMIT, 1, 0)
         assert len(server.rules()) == len(rules) + 6

@@ -22,12 +22,14 @@ from sandboxd.environment.resolver import LONGEST, SHORTEST, Resolver
 from sandboxd.environment.upstream import NoAnswer, Upstream
 from sandboxd.errors import StepFailed
 from sandboxd.model.egress import HostRule
+from sandboxd.model.network import Network
 from tests.support.nameserver import NameServer
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="listens at port 53")
 
 SERVER, SILENT = "127.83.0.1", "127.83.0.2"
 HOSTS = (HostRule("*.x.org", 80), HostRule("a.x.org", 443), HostRule("b.org", 80))
+NETWORK = Network(hosts=HOSTS, denied_hosts=(HostRule("*.not.x.org", 0), HostRule("b.x.org", 443)))
 Opened = list[tuple[tuple[str, ...], tuple[int, ...], int]]
 
 
@@ -57,7 +59,7 @@ def with_resolver(
 
     async def work() -> None:
         udp, tcp = socket.socket(type=socket.SOCK_DGRAM), socket.create_server(("127.0.0.1", 0))
-        resolver = Resolver(HOSTS, Upstream((SERVER,)), open_addresses, udp.detach(), tcp.detach())
+        resolver = Resolver(NETWORK, Upstream((SERVER,)), open_addresses, udp.detach(), tcp.detach())
         try:
             await use(resolver)
         finally:
@@ -108,6 +110,19 @@ def test_an_address_is_open_at_the_ports_of_its_name_for_as_long_as_it_counts(
     with_resolver(use, opened)
     assert opened == [(("8.8.8.8",), (80, 443), told + 1)]
     assert names.asked == ["a.x.org"], "in lower case: letters' case could carry what the function knows"
+
+
+def test_a_name_that_is_denied_is_asked_of_nobody(names: NameServer) -> None:
+    opened: Opened = []
+    for name in ("a.not.x.org", "b.x.org"):
+        names.records[name] = [f"{name} 60 A 8.8.8.8"]
+
+    async def use(resolver: Resolver) -> None:
+        assert (await ask(resolver, "a.not.x.org")).rcode() == dns.rcode.REFUSED
+        assert (await ask(resolver, "b.x.org")).answer
+
+    with_resolver(use, opened)
+    assert [ports for _, ports, _ in opened] == [(80,)] and names.asked == ["b.x.org"]
 
 
 def test_what_cannot_be_opened_is_not_told(names: NameServer) -> None:

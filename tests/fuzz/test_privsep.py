@@ -35,7 +35,8 @@ EXAMPLES: dict[int, m.Message] = {
     for message in (
         m.Bind(
             replace(
-                SPEC, egress=(EgressRule(IPv4Network("8.0.0.0/8"), 1, 9),), host_ports=(443, 80), layers=(bytes(32),)
+                SPEC, egress=(EgressRule(IPv4Network("8.0.0.0/8"), 1, 9),), host_ports=(443, 80), layers=(bytes(32),),
+                denied=(EgressRule(IPv4Network("8.8.0.0/16"), 1, 65_535),),
             )
         ),
         m.InitEnded(7), m.Destroy(7), m.Unpack(1, bytes(32), 1 << 20, 100), m.RemoveCode(bytes(32)),

@@ -62,12 +62,17 @@ COMPILED: list[tuple[list[dict[str, Any]], Permission | None, list[str]]] = [
     ([statement("Allow", to("b.a.org:443"))], own("*.a.org:443"), ["b.a.org:443"]),
     ([statement("Allow", "*"), statement("Deny", to("8.0.0.0/8"))], None, [str(EVERYTHING), "not 8.0.0.0/8:1-65535"]),
     ([statement("Allow", to("8.0.0.0/8:80")), statement("Deny", to("9.0.0.0/8"))], None, ["8.0.0.0/8:80"]),
+    (
+        [statement("Allow", to("8.0.0.0/8:80-90")), statement("Deny", to("8.1.0.0/16", "8.2.0.0/16:85-99"))],
+        None,
+        ["8.0.0.0/8:80-90", "not 8.1.0.0/16:80-90", "not 8.2.0.0/16:85-90"],
+    ),
     ([statement("Allow", to("8.0.0.0/8:80")), statement("Deny", to("8.8.8.8:81"))], None, ["8.0.0.0/8:80"]),
     ([statement("Allow", to("8.8.8.8:80")), statement("Deny", to("8.0.0.0/8"))], None, []),
     (
         [statement("Allow", to("8.0.0.0/8:80", "a.org:443")), statement("Deny", to("9.0.0.0/8", "7.7.7.7:80"))],
         None,
-        ["8.0.0.0/8:80", "a.org:443", "not 9.0.0.0/8:1-65535"],
+        ["8.0.0.0/8:80", "a.org:443", "not 9.0.0.0/8:443"],
     ),
     ([statement("Allow", to("*.a.org:1")), statement("Deny", to("b.a.org"))], None, ["*.a.org:1", "not b.a.org"]),
     ([statement("Allow", to("b.a.org:1", "a.org:1")), statement("Deny", to("*.a.org"))], None, ["a.org:1"]),

@@ -140,14 +140,20 @@ def test_more_ports_than_a_policy_may_name_are_a_violation() -> None:
     spec = EnvironmentSpec(1, bytes(32), bytes(32), 128, 512, 64, 1024)
     wide = EgressRule(IPv4Network("8.0.0.0/8"), 1, MAX_PORTS)
     everything = EgressRule(IPv4Network("0.0.0.0/0"), 1, 65_535)
-    for egress, host_ports, fits in (
-        ((wide, everything), (), True),
-        ((wide,), (443,), False),
-        ((wide, wide), (), False),
+    whole = replace(wide, port_last=65_535)
+    most = (replace(wide, port_last=1),) * (MAX_RULES - 1)
+    for egress, host_ports, denied, fits in (
+        ((wide, everything), (), (whole,), True),
+        ((wide,), (443,), (), False),
+        ((wide, wide), (), (), False),
+        ((wide,), (), (wide,), False),
+        (most, (443,), (), True),
+        (most, (443,), (whole,), False),
     ):
-        datagram = m.encode(m.Bind(replace(spec, egress=egress, host_ports=host_ports)))
+        datagram = m.encode(m.Bind(replace(spec, egress=egress, host_ports=host_ports, denied=denied)))
         if fits:
-            assert m.decode(m.REQUESTS, datagram, 1)
+            found = m.decode(m.REQUESTS, datagram, 1)
+            assert isinstance(found, m.Bind) and (found.spec.egress, found.spec.denied) == (egress, denied)
         else:
             with pytest.raises(ProtocolViolation):
                 m.decode(m.REQUESTS, datagram, 1)

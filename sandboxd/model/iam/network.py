@@ -60,6 +60,7 @@ def check_role(policies: Iterable[Policy]) -> None:
     try:
         hosts = [place.port for place in allowed if isinstance(place, HostRule)]
         check_bounds(_networks(allowed), hosts, _networks(denied))
+        compiled([_permission(allowed)], [], [_permission(place for place in denied if place)])
     except ValueError as error:
         raise MalformedPolicy(f"The network destinations of a role's policies: {error}.") from None
 
