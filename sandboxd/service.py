@@ -151,7 +151,7 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     builder = Client(channel, on_exited=lambda exited: scheduler.on_exited(exited), on_gone=end)
     await builder.ready()
     store = await Store.open(config, builder)
-    logs = Logs(config.service_dir / "logs")
+    logs = Logs(config.service_dir / "logs", config.account_id)
     budget = Budget(_BODY_BUDGET)
 
     def image_digest(runtime: str) -> bytes:

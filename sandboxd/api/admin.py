@@ -124,10 +124,11 @@ class AdminApi:
             offset, wait = int(query.get("offset", "0")), float(query.get("wait", "0"))
         except ValueError:
             raise invalid_parameter("offset and wait are numbers") from None
-        after, data = self._logs.read(name, version, offset, _LOG_CHUNK)
+        whose = (self._names.account, name, version)
+        after, data = self._logs.read(*whose, offset, _LOG_CHUNK)
         if not data and wait > 0:
-            await self._logs.wait(name, version, after, min(wait, _LOG_WAIT))
-            after, data = self._logs.read(name, version, after, _LOG_CHUNK)
+            await self._logs.wait(*whose, after, min(wait, _LOG_WAIT))
+            after, data = self._logs.read(*whose, after, _LOG_CHUNK)
         text, left = _whole_characters(data)
         return Result(200, {"Offset": after - left, "Data": text})
 

@@ -32,8 +32,9 @@ _MEMBER = {RESERVED: "ReservedConcurrentExecutions", PROVISIONED: "ProvisionedCo
 class Allotments:
     """What functions have of the account's limit, as the store has it; the scheduler is told."""
 
-    def __init__(self, store: Store, changes: Changes, scheduler: Scheduler, limits: Limits) -> None:
-        self._store, self._changes, self._scheduler, self._limits = store, changes, scheduler, limits
+    def __init__(self, store: Store, names: Names, changes: Changes, scheduler: Scheduler, limits: Limits) -> None:
+        self._store, self._names, self._changes = store, names, changes
+        self._scheduler, self._limits = scheduler, limits
         self._one = asyncio.Lock()
 
     def reserved(self, name: str) -> int | None:
@@ -53,7 +54,7 @@ class Allotments:
 
     def unreserved(self) -> int:
         """What is left for functions that have nothing of their own."""
-        return self._limits.concurrency - sum(self.apart(name) for name in self._names())
+        return self._limits.concurrency - sum(self.apart(name) for name in self._functions())
 
     def parts(self, name: str, qualifier: str, count: int) -> dict[FunctionVersion, int]:
         """How many of which version's environments it takes to provision so many of a version or an alias."""
@@ -70,11 +71,11 @@ class Allotments:
         wanted: Counter[FunctionVersion] = Counter()
         for qualifier, count in self.provisioned(name).items():
             wanted.update(self.parts(name, qualifier, count))
-        self._scheduler.allot(name, self.reserved(name), wanted)
+        self._scheduler.allot(self._names.arn(name), self.reserved(name), wanted)
 
     def apply_all(self) -> None:
         """As `apply`, of every function: once, at the start."""
-        for name in self._names():
+        for name in self._functions():
             self.apply(name)
 
     @contextlib.asynccontextmanager
@@ -85,7 +86,7 @@ class Allotments:
             with self._changes.one(name):
                 yield
 
-    def _names(self) -> set[str]:
+    def _functions(self) -> set[str]:
         return {name for kind in (RESERVED, PROVISIONED) for name, _, _ in self._store.settings.every(kind)}
 
 

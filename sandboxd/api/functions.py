@@ -189,7 +189,7 @@ class FunctionsApi:
         for one in gone:
             self._reclaimer.retire(one)
         self._allotments.apply(name)
-        self._logs.forget(name)
+        self._logs.forget(self._names.account, name)
         return Result(204)
 
     def policy(self, name: str) -> Policy:

@@ -65,7 +65,7 @@ class Handlers:
         names, revisions, changes = self.names, Revisions(store.settings), Changes()
         configurations = Configurations(limits, store.images, config.region, revisions, config.destinations)
         self.authorizer = Authorizer(store, names)
-        self.allotments = allotments = Allotments(store, changes, scheduler, limits)
+        self.allotments = allotments = Allotments(store, names, changes, scheduler, limits)
         lookup = Lookup(store, names, changes, revisions)
         versions = VersionsApi(store, configurations, lookup, changes, host.reclaimer, allotments)
         code_signing = CodeSigningApi(store, names, lookup)

@@ -24,8 +24,9 @@ class Scheduler(Protocol):
         """End the environments that a version (FunctionVersion.key) has now, each as soon as it is idle."""
         ...
 
-    def allot(self, function_name: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
-        """A function has this many invocations at one time for itself, and no more; None: it shares what is left.
+    def allot(self, arn: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
+        """A function has this many of its account's invocations at one time for itself, and no more; None: it shares
+        what is left.
 
         So many environments of its versions are made ahead and kept.
         """
@@ -55,14 +56,18 @@ class Events(Protocol):
 class Logs(Protocol):
     """What functions wrote. Offsets count bytes since a log began; a negative one counts from its end."""
 
-    def read(self, function_name: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
+    def read(self, account: str, function_name: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
         """Up to `limit` bytes from an offset, and the offset behind them."""
         ...
 
-    async def wait(self, function_name: str, version: str, offset: int, timeout: float) -> None:
+    async def wait(self, account: str, function_name: str, version: str, offset: int, timeout: float) -> None:
         """Return when there is something behind the offset, or after `timeout` seconds."""
         ...
 
-    def forget(self, function_name: str) -> None:
+    def forget(self, account: str, function_name: str) -> None:
         """Remove the logs of every version of a function."""
+        ...
+
+    def forget_account(self, account: str) -> None:
+        """Remove what is left of the logs of an account that is deleted."""
         ...

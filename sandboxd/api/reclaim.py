@@ -64,9 +64,9 @@ class Reclaimer:
             self.drop(digest)
 
     def _has_environment(self, version: FunctionVersion, age: float) -> bool:
-        whose = (version.name, version.version)
+        whose = (version.account, version.name, version.version)
         return any(
-            (row["Function"], row["Version"]) == whose and row["AgeSeconds"] >= age
+            (row["Account"], row["Function"], row["Version"]) == whose and row["AgeSeconds"] >= age
             for row in self._scheduler.environments()
         )
 

@@ -98,6 +98,7 @@ class Environment:
         now = time.monotonic()
         return {
             "Id": self.id,
+            "Account": self.function.account,
             "Function": self.function.name,
             "Version": self.function.version,
             "State": self.state.value,

@@ -1,5 +1,7 @@
 """The logs of functions: stdout and stderr with the service's own lines, one stream per function and version.
 
+Those of the configuration's account lie in the directory itself, another's in one of its own in there.
+
 Room: service. May: files below its own directory. May not: write to disk on the path of an invocation.
 
 What is appended waits in memory until a timer hands it to the one writing thread. A stream's offsets count its bytes
@@ -30,9 +32,11 @@ _SOON_BYTES = 512 * 1024  # of one stream: written without waiting for the timer
 _STREAM_BYTES = 8 * 1024 * 1024  # of one stream that may wait in memory; what is more is dropped
 _ALL_BYTES = 64 * 1024 * 1024
 
+_ACCOUNT = re.compile(r"\d{12}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_$-]{1,140}")
 _SEGMENT = re.compile(r"(\d{20})\.log")
 _FORGOTTEN = ".forgotten-"  # no function's name begins with a dot
+_OF_ACCOUNT = "@"  # before the id: nor with this
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,64 +204,80 @@ class _Job:
 
 
 class Logs:
-    """Every log of the service, below one directory of its own. Use from one running event loop."""
+    """Every log of the service, below one directory of its own. `account` is the configuration's.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    Use from one running event loop.
+    """
+
+    def __init__(self, directory: Path, account: str) -> None:
+        self._directory, self._account = directory, account
         self._loop = asyncio.get_running_loop()
-        self._streams: WeakValueDictionary[tuple[str, str], LogStream] = WeakValueDictionary()
+        self._streams: WeakValueDictionary[tuple[str, str, str], LogStream] = WeakValueDictionary()
         self._dirty: set[LogStream] = set()
         self._waiting_bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._writing: _Writing | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="logs")
         self._graves = itertools.count()
-        self._to_bury: list[str] = []
+        self._to_bury: list[Path] = []
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for leftover in directory.glob(f"{_FORGOTTEN}*"):
-            shutil.rmtree(leftover)
+        for place in (directory, *directory.glob(f"{_OF_ACCOUNT}*")):
+            for leftover in place.glob(f"{_FORGOTTEN}*"):
+                shutil.rmtree(leftover)
 
-    def stream(self, function: str, version: str) -> LogStream:
-        """The log of a function version. Raises ValueError for what cannot be the name of either."""
-        stream = self._streams.get((function, version))
+    def stream(self, account: str, function: str, version: str) -> LogStream:
+        """The log of a version of an account's function. Raises ValueError for what cannot be the name of any."""
+        stream = self._streams.get((account, function, version))
         if stream is None:
-            if not _NAME.fullmatch(function) or not _NAME.fullmatch(version):
+            if not _NAME.fullmatch(version):
                 raise ValueError(f"{function!r} version {version!r} names no log")
-            stream = self._streams[function, version] = LogStream(self._directory / function / version, self)
+            directory = self._of_function(account, function) / version
+            stream = self._streams[account, function, version] = LogStream(directory, self)
         return stream
 
-    def read(self, function: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
+    def read(self, account: str, function: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
         """Up to `limit` bytes of a log from `offset`, and the offset after them; see LogStream.read."""
-        return self.stream(function, version).read(offset, limit)
+        return self.stream(account, function, version).read(offset, limit)
 
-    async def wait(self, function: str, version: str, offset: int, timeout: float) -> None:
+    async def wait(self, account: str, function: str, version: str, offset: int, timeout: float) -> None:
         """Return when a log reaches beyond `offset`, or after `timeout` seconds."""
-        await self.stream(function, version).wait(offset, timeout)
+        await self.stream(account, function, version).wait(offset, timeout)
 
     def wake_readers(self) -> None:
         """Let everybody who waits for a log go, with nothing."""
         for stream in list(self._streams.values()):
             stream.wake_readers()
 
-    def forget(self, function: str) -> None:
+    def forget(self, account: str, function: str) -> None:
         """Remove every log of a function that was deleted; what its last environments still say goes nowhere."""
-        if not _NAME.fullmatch(function):
-            raise ValueError(f"{function!r} names no log")
-        for (name, version), stream in list(self._streams.items()):
-            if name == function:
+        directory = self._of_function(account, function)
+        for key, stream in list(self._streams.items()):
+            if key[:2] == (account, function):
                 stream.forget()
                 self._dirty.discard(stream)
-                del self._streams[name, version]
-        if self._writing is None:
-            self._bury(function)
-        else:  # the thread may be about to make the directory again
-            self._to_bury.append(function)
+                del self._streams[key]
+        self._bury_soon(directory)
 
-    def _bury(self, function: str) -> None:
-        while (grave := self._directory / f"{_FORGOTTEN}{next(self._graves)}").exists():
+    def forget_account(self, account: str) -> None:
+        """Remove what is left of the logs of an account, not the configuration's, whose functions are deleted."""
+        self._bury_soon(self._of_function(account, "f").parent)
+
+    def _bury_soon(self, directory: Path) -> None:
+        if self._writing is None:
+            self._bury(directory)
+        else:  # the thread may be about to make the directory again
+            self._to_bury.append(directory)
+
+    def _of_function(self, account: str, function: str) -> Path:
+        if not _ACCOUNT.fullmatch(account) or not _NAME.fullmatch(function):
+            raise ValueError(f"{function!r} of account {account!r} names no log")
+        return self._directory / ("" if account == self._account else _OF_ACCOUNT + account) / function
+
+    def _bury(self, directory: Path) -> None:
+        while (grave := directory.with_name(f"{_FORGOTTEN}{next(self._graves)}")).exists():
             pass
         with contextlib.suppress(FileNotFoundError):
-            (self._directory / function).rename(grave)
+            directory.rename(grave)
             self._thread.submit(shutil.rmtree, grave)
 
     def note_waiting(self, stream: LogStream, count: int) -> bool:
@@ -293,8 +313,8 @@ class Logs:
             return  # `close` was there first
         self._writing.finish()
         self._writing = None
-        for function in self._to_bury:
-            self._bury(function)
+        for directory in self._to_bury:
+            self._bury(directory)
         self._to_bury = []
         if self._dirty and self._timer is None:
             self._timer = self._loop.call_later(FLUSH_SECONDS, self._flush)

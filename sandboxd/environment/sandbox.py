@@ -100,7 +100,7 @@ class Sandbox:
     ) -> None:
         self._id, self._function, self._image_digest, self._ground = environment_id, function, image_digest, ground
         self._ahead = ahead
-        self.output = Output(ground.logs.stream(function.name, function.version))
+        self.output = Output(ground.logs.stream(function.account, function.name, function.version))
         self._binding: asyncio.Future[None] | None = None
         self._bound = self._ended = False
         self._servers: list[Server] = []

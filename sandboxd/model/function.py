@@ -30,6 +30,7 @@ class Policy:
 class FunctionVersion:
     """One immutable state of a function; `$LATEST` gets a new one (and a new revision_id) with every update.
 
+    `arn` is the function's, whatever the version: below the API functions are known by it, for names are an account's.
     Sizes in MB are mebibytes as at AWS; `timeout` in seconds; `code_digest` is the package's SHA-256 in hex;
     `last_modified` is AWS's text form.
     """
@@ -62,8 +63,13 @@ class FunctionVersion:
 
     @property
     def key(self) -> str:
-        """What environments are reused by: the same key means the same code and configuration."""
-        return f"{self.name}:{self.version}:{self.revision_id}"
+        """What environments are reused by: the same key means the same account, code and configuration."""
+        return f"{self.arn}:{self.version}:{self.revision_id}"
+
+    @property
+    def account(self) -> str:
+        """Whose it is."""
+        return self.arn.split(":", 5)[4]
 
     @property
     def packages(self) -> tuple[str, ...]:

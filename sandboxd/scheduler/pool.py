@@ -24,11 +24,12 @@ from sandboxd.scheduler.provisioned import Provisioned, Standing
 
 @dataclass(frozen=True, slots=True)
 class InvocationArrived:
-    """Someone wants a version run. Answered by exactly one of Assign, Start, Reject."""
+    """Someone wants a version of an account's function run. Answered by exactly one of Assign, Start, Reject."""
 
     request_id: str
     function_name: str
     key: str
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +73,13 @@ class VersionRetired:
 
 @dataclass(frozen=True, slots=True)
 class Allotted:
-    """A function has this much of the account's limit for itself from now on (None: nothing); so many environments of
+    """A function has this much of its account's limit for itself from now on (None: nothing); so many environments of
     its versions, by key, are made ahead and kept."""
 
     function_name: str
     reserved: int | None
     provisioned: Mapping[str, int] = field(default_factory=dict)
+    account: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +170,7 @@ class _Environment:
     key: str
     use: _Use
     request_id: str  # of the invocation it is reserved for; of the last one while idle
+    account: str  # at whose expense that one runs
     since: float  # when it was asked for
     provisioned: bool
     cost: float = 0.0  # seconds from then until it was ready
@@ -178,10 +181,15 @@ class _Environment:
 
 
 class Pool:
-    """Every environment and whom it serves. Idle ones go when all together hold more than `memory` bytes."""
+    """Every environment and whom it serves. Idle ones go when all together hold more than `memory` bytes.
+
+    `concurrency` is each account's. Functions are known by names, and versions by keys, that are nobody else's, in no
+    account.
+    """
 
     def __init__(self, concurrency: int, keep_alive: KeepAlive, memory: int) -> None:
-        self._concurrency = Concurrency(concurrency)
+        self._limit = concurrency
+        self._concurrency: dict[str, Concurrency] = {}  # by account
         self._idle, self._provisioned = IdleEnvironments(keep_alive), Provisioned()
         self._memory, self._memory_limit = 0, memory
         self._environments: dict[int, _Environment] = {}
@@ -192,7 +200,7 @@ class Pool:
     @property
     def in_flight(self) -> int:
         """Invocations accepted and not over."""
-        return self._concurrency.in_flight
+        return sum(of_account.in_flight for of_account in self._concurrency.values())
 
     @property
     def memory(self) -> int:
@@ -226,8 +234,8 @@ class Pool:
                 name = self._provisioned.end(key)
                 gone = self._retire(sorted(self._of_version.get(key, ())))
                 return gone if name is None else [*gone, *self._provide(name, now)]
-            case Allotted(function_name, reserved, provisioned):
-                self._concurrency.allot(function_name, reserved, provisioned)
+            case Allotted(function_name, reserved, provisioned, account):
+                self._of_account(account).allot(function_name, reserved, provisioned)
                 if self._draining:
                     return []
                 self._provisioned.want(function_name, provisioned)
@@ -243,24 +251,34 @@ class Pool:
     def _place(self, arrived: InvocationArrived, now: float) -> Instruction:
         if self._draining:
             return Reject(arrived.request_id, Reason.DRAINING)
-        refusal = self._concurrency.take(arrived.function_name, arrived.key)
+        refusal = self._of_account(arrived.account).take(arrived.function_name, arrived.key)
         if refusal is not None:
             return Reject(arrived.request_id, refusal)
         environment_id = self._provisioned.take(arrived.key)
         if environment_id is None:
             environment_id = self._idle.take(arrived.key)
         if environment_id is None:
-            return self._start(arrived.request_id, arrived.function_name, arrived.key, now)
+            return self._start(arrived, now)
         environment = self._environments[environment_id]
         environment.use, environment.request_id = _Use.BUSY, arrived.request_id
+        environment.account = arrived.account
         return Assign(arrived.request_id, environment_id)
 
-    def _start(self, request_id: str, function_name: str, key: str, now: float) -> Start:
-        return Start(request_id, self._make(request_id, function_name, key, _Use.STARTING, now))
+    def _of_account(self, account: str) -> Concurrency:
+        found = self._concurrency.get(account)
+        if found is None:
+            found = self._concurrency[account] = Concurrency(self._limit)
+        return found
 
-    def _make(self, request_id: str, function_name: str, key: str, use: _Use, now: float) -> int:
+    def _start(self, arrived: InvocationArrived, now: float) -> Start:
+        return Start(arrived.request_id, self._make(arrived, _Use.STARTING, now))
+
+    def _make(self, arrived: InvocationArrived, use: _Use, now: float) -> int:
         self._last_id += 1
-        environment = _Environment(self._last_id, function_name, key, use, request_id, now, use is _Use.AHEAD)
+        name, key = arrived.function_name, arrived.key
+        environment = _Environment(
+            self._last_id, name, key, use, arrived.request_id, arrived.account, now, use is _Use.AHEAD
+        )
         self._environments[environment.id] = environment
         self._of_version.setdefault(key, set()).add(environment.id)
         return environment.id
@@ -272,7 +290,7 @@ class Pool:
         ]
         while (missing := self._provisioned.next_missing(now)) is not None:
             name, key = missing
-            environment_id = self._make("", name, key, _Use.AHEAD, now)
+            environment_id = self._make(InvocationArrived("", name, key), _Use.AHEAD, now)
             self._provisioned.starts(key, environment_id)
             instructions.append(Prepare(environment_id, key))
         return instructions
@@ -295,7 +313,7 @@ class Pool:
 
     def _finish(self, environment: _Environment, lives: bool, memory: int, now: float) -> list[Instruction]:
         assert environment.use is _Use.BUSY
-        self._concurrency.give_back(environment.function_name, environment.key)
+        self._concurrency[environment.account].give_back(environment.function_name, environment.key)
         if not lives or environment.dead or environment.retired:
             return [self._forget(environment), *self._replace(environment, now)]
         self._memory += memory - environment.memory
@@ -321,10 +339,13 @@ class Pool:
             self._provisioned.failed(environment.key, now)
             return [gone, *self._replace(environment, now)]
         if again:  # it was accepted once: neither the limit nor a drain takes that back
-            start = self._start(environment.request_id, environment.function_name, environment.key, now)
+            arrived = InvocationArrived(
+                environment.request_id, environment.function_name, environment.key, environment.account
+            )
+            start = self._start(arrived, now)
             self._environments[start.environment_id].retired = environment.retired
             return [gone, start, *self._replace(environment, now)]
-        self._concurrency.give_back(environment.function_name, environment.key)
+        self._concurrency[environment.account].give_back(environment.function_name, environment.key)
         return [gone, *self._replace(environment, now)]
 
     def _replace(self, environment: _Environment, now: float) -> list[Instruction]:

@@ -88,7 +88,8 @@ class Scheduler:
         Raises ApiError: TooManyRequestsException, or ServiceException where no environment could be made.
         """
         function = invocation.function
-        placement = self._tell(pool.InvocationArrived(invocation.request_id, function.name, function.key))
+        arrived = pool.InvocationArrived(invocation.request_id, function.arn, function.key, function.account)
+        placement = self._tell(arrived)
         assert placement is not None
         if isinstance(placement, Reject):
             raise _rejection(placement.reason)
@@ -226,15 +227,16 @@ class Scheduler:
         """A version was replaced or deleted: its environments end, those in use after their invocation."""
         self._tell(pool.VersionRetired(key))
 
-    def allot(self, function_name: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
-        """A function has this many invocations at one time for itself, and no more; None: it shares what is left.
+    def allot(self, arn: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
+        """A function has this many of its account's invocations at one time for itself, and no more; None: it shares
+        what is left.
 
         So many environments of its versions are made ahead and kept.
         """
-        others = {key: version for key, version in self._wanted.items() if version.name != function_name}
+        others = {key: version for key, version in self._wanted.items() if version.arn != arn}
         self._wanted = others | {version.key: version for version in provisioned}
         counts = {version.key: count for version, count in provisioned.items()}
-        self._tell(pool.Allotted(function_name, reserved, counts))
+        self._tell(pool.Allotted(arn, reserved, counts, arn.split(":", 5)[4]))
 
     def standing(self, key: str) -> Standing:
         """How far the environments of a version that are made ahead are."""

@@ -73,9 +73,10 @@ class EchoScheduler:
         return InvocationResult(Outcome.OK, invocation.payload, function_error=self.function_error, log_tail=tail)
 
     def retire(self, key: str) -> None:
-        self.retired.append(key.rpartition(":")[0])
+        self.retired.append(":".join(key.split(":")[-3:-1]))
 
-    def allot(self, function_name: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
+    def allot(self, arn: str, reserved: int | None, provisioned: Mapping[FunctionVersion, int]) -> None:
+        function_name = arn.rpartition(":")[2]
         self.reserved.pop(function_name, None)
         if reserved is not None:
             self.reserved[function_name] = reserved
@@ -84,33 +85,36 @@ class EchoScheduler:
             self.provisioned[function_name] = {version.version: count for version, count in provisioned.items()}
 
     def standing(self, key: str) -> Standing:
-        return self.standings.get(key.split(":")[1], Standing())
+        return self.standings.get(key.split(":")[-2], Standing())
 
     def environments(self) -> list[dict[str, Any]]:
         return self.rows
 
 
 class MemoryLogs:
-    """One text for each function and version."""
+    """One text for each account, function and version."""
 
     def __init__(self) -> None:
-        self.texts: dict[tuple[str, str], bytes] = {}
+        self.texts: dict[tuple[str, str, str], bytes] = {}
 
-    def read(self, function_name: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
-        text = self.texts.get((function_name, version), b"")
+    def read(self, account: str, function_name: str, version: str, offset: int, limit: int) -> tuple[int, bytes]:
+        text = self.texts.get((account, function_name, version), b"")
         begin = max(0, len(text) + offset) if offset < 0 else min(offset, len(text))
         data = text[begin : begin + limit]
         return begin + len(data), data
 
-    async def wait(self, function_name: str, version: str, offset: int, timeout: float) -> None:
+    async def wait(self, account: str, function_name: str, version: str, offset: int, timeout: float) -> None:
         deadline = asyncio.get_running_loop().time() + timeout
         while asyncio.get_running_loop().time() < deadline:
-            if len(self.texts.get((function_name, version), b"")) > offset:
+            if len(self.texts.get((account, function_name, version), b"")) > offset:
                 return
             await asyncio.sleep(0.01)
 
-    def forget(self, function_name: str) -> None:
-        self.texts = {key: text for key, text in self.texts.items() if key[0] != function_name}
+    def forget(self, account: str, function_name: str) -> None:
+        self.texts = {key: text for key, text in self.texts.items() if key[:2] != (account, function_name)}
+
+    def forget_account(self, account: str) -> None:
+        self.texts = {key: text for key, text in self.texts.items() if key[0] != account}
 
 
 class Endpoint:

@@ -92,10 +92,10 @@ def test_logs(endpoint: Endpoint) -> None:
     logs = "/functions/hello/logs?version=%24LATEST"
     assert ask(endpoint, "GET", logs) == (200, {"Offset": 0, "Data": ""})
     text = "grüße\n".encode()
-    endpoint.logs.texts["hello", "$LATEST"] = text
+    endpoint.logs.texts["111111111111", "hello", "$LATEST"] = text
     assert ask(endpoint, "GET", logs) == (200, {"Offset": len(text), "Data": "grüße\n"})
     assert ask(endpoint, "GET", f"{logs}&offset=-1") == (200, {"Offset": len(text), "Data": "\n"})
-    endpoint.logs.texts["hello", "$LATEST"] = text[:3]
+    endpoint.logs.texts["111111111111", "hello", "$LATEST"] = text[:3]
     assert ask(endpoint, "GET", logs) == (200, {"Offset": 2, "Data": "gr"})
     assert ask(endpoint, "GET", f"{logs}&offset=2") == (200, {"Offset": 3, "Data": "\ufffd"})
     assert ask(endpoint, "GET", f"{logs}&offset=x")[0] == 400
@@ -109,7 +109,7 @@ def test_logs_wait_for_news(endpoint: Endpoint) -> None:
 
     def write() -> None:
         time.sleep(0.2)
-        endpoint.logs.texts["hello", "$LATEST"] = b"news"
+        endpoint.logs.texts["111111111111", "hello", "$LATEST"] = b"news"
 
     writer = threading.Thread(target=write)
     writer.start()

@@ -246,7 +246,7 @@ def test_a_deleted_version_lasts_as_long_as_its_functions(make_endpoint: Callabl
         lambda: packages(endpoint) == {hashlib.sha256(package("other code")).hexdigest(), digest("a"), digest("b")}
     )
     # An environment that is older than its end still has the layer.
-    endpoint.scheduler.rows = [{"Function": "two", "Version": "$LATEST", "AgeSeconds": 1e9}]
+    endpoint.scheduler.rows = [{"Account": "111111111111", "Function": "two", "Version": "$LATEST", "AgeSeconds": 1e9}]
     attach(endpoint, client, name="two")
     client.delete_layer_version(LayerName="other", VersionNumber=1)
     eventually(lambda: digest("b") not in packages(endpoint))

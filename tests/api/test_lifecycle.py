@@ -19,6 +19,8 @@ from botocore.exceptions import ClientError
 
 from tests.api.conftest import ROLE, Endpoint, package
 
+HELLO = {"Account": "111111111111", "Function": "hello", "Version": "$LATEST"}  # a row of the scheduler's
+
 
 def create(client: Any, name: str = "hello", **members: Any) -> Any:
     request = {"Runtime": "python3.12", "Handler": "handler.handler", "Role": ROLE, "Code": {"ZipFile": package()}}
@@ -136,7 +138,7 @@ def test_download(endpoint: Endpoint, client: Any) -> None:
 
 def test_delete(endpoint: Endpoint, client: Any) -> None:
     endpoint.create()
-    endpoint.logs.texts["hello", "$LATEST"] = b"text"
+    endpoint.logs.texts["111111111111", "hello", "$LATEST"] = b"text"
     answer = client.delete_function(FunctionName="hello")
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
     missing = "Function not found: arn:aws:lambda:us-east-1:111111111111:function:hello"
@@ -150,12 +152,16 @@ def test_delete(endpoint: Endpoint, client: Any) -> None:
 def test_code_stays_while_an_older_environment_has_it(endpoint: Endpoint, client: Any) -> None:
     endpoint.create()
     old = next(endpoint.config.code_dir.iterdir())
-    endpoint.scheduler.rows = [{"Function": "hello", "Version": "$LATEST", "AgeSeconds": 1e9}]
+    endpoint.scheduler.rows = [
+        {"Account": "111111111111", "Function": "hello", "Version": "$LATEST", "AgeSeconds": 1e9}
+    ]
     client.update_function_code(FunctionName="hello", ZipFile=package("new"))
     endpoint.settled("hello")
     time.sleep(0.5)
     assert old.exists()
-    endpoint.scheduler.rows = [{"Function": "hello", "Version": "$LATEST", "AgeSeconds": 0.0}]
+    endpoint.scheduler.rows = [
+        {"Account": "111111111111", "Function": "hello", "Version": "$LATEST", "AgeSeconds": 0.0}
+    ]
     eventually(lambda: not old.exists())
     assert len(list(endpoint.config.code_dir.iterdir())) == 1
 

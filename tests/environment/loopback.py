@@ -200,7 +200,7 @@ class Stage:
         self.environments: dict[int, Environment] = {}
 
     async def __aenter__(self) -> Stage:
-        self.logs = Logs(self.directory / "logs")
+        self.logs = Logs(self.directory / "logs", "000000000000")
         self.ground = Ground(self.config, self.builder, self.logs, Budget(64 << 20), self.door_handler)
         self.builder.on_exited = self._on_exited
         return self
@@ -223,4 +223,4 @@ class Stage:
         return made
 
     def log(self, function: FunctionVersion) -> str:
-        return self.logs.read(function.name, function.version, 0, 1 << 24)[1].decode()
+        return self.logs.read(function.account, function.name, function.version, 0, 1 << 24)[1].decode()

@@ -74,7 +74,7 @@ async def main() -> None:
                 line = await median(environment.function, environment.run, count, environment.rest, pause)
                 print(f"Environment.run    {name:13} pause {pause * 1000:.0f} ms   {line}", flush=True)
             directory = Path(tempfile.mkdtemp())
-            builder, logs = LoopbackBuilder(directory, command), Logs(directory / "logs")
+            builder, logs = LoopbackBuilder(directory, command), Logs(directory / "logs", "000000000000")
             scheduler = Scheduler(make_config(directory), builder, logs, lambda runtime: IMAGE, no_door)
             builder.on_exited = scheduler.on_exited
             function = make_function(directory, HANDLER, timeout=60)

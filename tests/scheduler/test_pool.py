@@ -112,6 +112,25 @@ def test_the_account_s_limit() -> None:
     assert pool.handle(arrived("f"), 0) == [Start("f", 3)]
 
 
+def test_each_account_has_its_own_limit() -> None:
+    pool = make(2, 60)
+    ours = [InvocationArrived(f"o{n}", "o:f", "o:f:1", "ours") for n in range(3)]
+    theirs = [InvocationArrived(f"t{n}", "t:f", "t:f:1", "theirs") for n in range(3)]
+    assert [pool.handle(one, 0) for one in ours] == [
+        [Start("o0", 1)], [Start("o1", 2)], [Reject("o2", Reason.CONCURRENCY)]
+    ]  # fmt: skip
+    assert pool.handle(Allotted("t:f", 1, {"t:f:1": 1}, "theirs"), 0) == [Prepare(3, "t:f:1")]
+    assert pool.handle(EnvironmentReady(3), 0) == [Freeze(3)]
+    assert [pool.handle(one, 0) for one in theirs[:2]] == [[Assign("t0", 3)], [Reject("t1", Reason.RESERVED)]]
+    assert pool.in_flight == 3
+    assert pool.handle(InvocationFinished(3, True), 0) == [Freeze(3)]
+    assert pool.handle(EnvironmentFailed(1, again=True), 0) == [Destroy(1), Start("o0", 4)]
+    assert pool.handle(ours[2], 0) == [Reject("o2", Reason.CONCURRENCY)]
+    assert pool.handle(EnvironmentFailed(4), 0) == [Destroy(4)]
+    assert pool.handle(ours[2], 0) == [Start("o2", 5)]
+    assert pool.handle(theirs[2], 0) == [Assign("t2", 3)]
+
+
 def test_what_is_reserved_is_a_guarantee_and_a_cap() -> None:
     pool = make(3, 60)
     assert pool.handle(Allotted("f", 2), 0) == []

@@ -58,7 +58,7 @@ def play(tmp_path: Path, scene: Callable[[Play], Awaitable[None]], keep_alive: f
 
     async def main() -> None:
         builder = LoopbackBuilder(tmp_path)
-        logs = Logs(tmp_path / "logs")
+        logs = Logs(tmp_path / "logs", "000000000000")
         config = replace(make_config(tmp_path, **limits), keep_alive=keep_alive)
         scheduler = Scheduler(config, builder, logs, lambda runtime: IMAGE, no_door)
         builder.on_exited = scheduler.on_exited
@@ -85,8 +85,8 @@ def test_one_environment_serves_one_after_another(tmp_path: Path) -> None:
         assert row.pop("IdleSeconds") >= 0
         assert row.pop("State") in ("Idle", "Answered")
         assert row == {
-            "Id": 1, "Function": "hello", "Version": "$LATEST", "MemorySize": 128, "Invocations": 29,
-            "MemoryUsedMB": 36,
+            "Id": 1, "Account": "000000000000", "Function": "hello", "Version": "$LATEST", "MemorySize": 128,
+            "Invocations": 29, "MemoryUsedMB": 36,
         }  # fmt: skip
         await play.until(lambda: play.scheduler.environments()[0]["State"] == "Frozen")
         assert await play.numbers(function) == [first[0], 30]
@@ -234,7 +234,7 @@ def test_an_init_phase_that_takes_too_long_is_run_again(tmp_path: Path) -> None:
     async def scene(play: Play) -> None:
         numbers = await play.numbers(play.function(code))
         assert 4000 < numbers[1] < 4750  # of five seconds
-        log = play.logs.read("hello", "$LATEST", 0, 10_000)[1].decode()
+        log = play.logs.read("000000000000", "hello", "$LATEST", 0, 10_000)[1].decode()
         assert log.count("INIT_START") == 2
         assert log.count("\tPhase: init\tStatus: timeout\n") == 1
         await play.until(lambda: play.builder.destroyed == [1])
@@ -315,7 +315,7 @@ def test_a_caller_that_goes_away_ends_nothing(tmp_path: Path) -> None:
 def test_reserved(tmp_path: Path) -> None:
     async def scene(play: Play) -> None:
         function, other = play.function(), play.function(name="other")
-        play.scheduler.allot("hello", 1, {})
+        play.scheduler.allot("arn:aws:lambda:us-east-1:000000000000:function:hello", 1, {})
         running = asyncio.ensure_future(play.numbers(function, sleep=0.3))
         await play.until(lambda: play.scheduler.environments())
         with pytest.raises(ApiError) as raised:
@@ -324,7 +324,7 @@ def test_reserved(tmp_path: Path) -> None:
         assert (error.code, error.status, error.message) == ("TooManyRequestsException", 429, "Rate Exceeded.")
         assert error.members == {"Reason": "ReservedFunctionConcurrentInvocationLimitExceeded"}
         await asyncio.gather(running, play.numbers(other))
-        play.scheduler.allot("hello", None, {})
+        play.scheduler.allot("arn:aws:lambda:us-east-1:000000000000:function:hello", None, {})
         await asyncio.gather(play.numbers(function, sleep=0.1), play.numbers(function, sleep=0.1))
 
     play(tmp_path, scene, concurrency=2)
@@ -333,7 +333,7 @@ def test_reserved(tmp_path: Path) -> None:
 def test_environments_ahead(tmp_path: Path) -> None:
     async def scene(play: Play) -> None:
         function = play.function()
-        play.scheduler.allot("hello", None, {function: 2})
+        play.scheduler.allot("arn:aws:lambda:us-east-1:000000000000:function:hello", None, {function: 2})
         await play.until(lambda: [row["State"] for row in play.scheduler.environments()] == ["Frozen"] * 2)
         assert play.scheduler.standing(function.key) == Standing(2, 2)
         assert {e["AWS_LAMBDA_INITIALIZATION_TYPE"] for e in play.builder.environs.values()} == {
@@ -350,7 +350,7 @@ def test_environments_ahead(tmp_path: Path) -> None:
         await play.until(lambda: 3 in play.builder.destroyed)  # grows old as ever, the others do not
         newer = replace(function, revision_id="r2")
         play.scheduler.retire(function.key)
-        play.scheduler.allot("hello", None, {newer: 1})
+        play.scheduler.allot("arn:aws:lambda:us-east-1:000000000000:function:hello", None, {newer: 1})
         await play.until(lambda: play.scheduler.standing(newer.key) == Standing(1, 1))
         assert len(play.scheduler.environments()) == 1
         assert play.builder.warmed
@@ -362,7 +362,7 @@ def test_what_cannot_be_made_ahead_is_tried_again(tmp_path: Path) -> None:
     async def scene(play: Play) -> None:
         function = play.function()
         play.builder.failure = StepFailed("seccomp", 22)
-        play.scheduler.allot("hello", None, {function: 1})
+        play.scheduler.allot("arn:aws:lambda:us-east-1:000000000000:function:hello", None, {function: 1})
         await play.until(lambda: play.scheduler.standing(function.key).failing)
         play.builder.failure = None
         assert (await play.numbers(function))[1] == 1  # meanwhile it runs as ever
@@ -374,7 +374,11 @@ def test_what_cannot_be_made_ahead_is_tried_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turns", [0, 1, 20])
 def test_a_stop_ends_what_is_being_made_ahead(tmp_path: Path, turns: int) -> None:
     async def scene(play: Play) -> None:
-        play.scheduler.allot("hello", None, {play.function("import time\ntime.sleep(60)"): 3})
+        play.scheduler.allot(
+            "arn:aws:lambda:us-east-1:000000000000:function:hello",
+            None,
+            {play.function("import time\ntime.sleep(60)"): 3},
+        )
         for _ in range(turns):
             await asyncio.sleep(0.01)
         await asyncio.wait_for(play.scheduler.drain(0), 10)
