@@ -51,6 +51,11 @@ class Installation:
         return self.root / "usr/local/bin/sandboxd"
 
     @property
+    def pages(self) -> Path:
+        """The links to the manual's pages, with a wildcard."""
+        return self.root / "usr/local/share/man/man1/sandboxd*.1"
+
+    @property
     def units(self) -> list[Path]:
         """The units that are there, and what `systemctl edit` put beside them."""
         directory = self.root / "etc/systemd/system"
@@ -74,6 +79,16 @@ class Installation:
         if self.prefix.exists() and not (self.prefix / "releases").is_dir():
             found.append(f"{self.prefix} has no releases")
         return found + _mounted_below(self.prefix)
+
+    def manual(self) -> list[Path]:
+        """The manual's pages that are there and ours."""
+        found = self.pages.parent.glob(self.pages.name)
+        return [page for page in found if page.is_symlink() and page.readlink().is_relative_to(self.prefix)]
+
+    def remove_manual(self) -> None:
+        """Remove them."""
+        for page in self.manual():
+            page.unlink(missing_ok=True)
 
     def systemctl(self, *arguments: str) -> None:
         """Tell systemd, where one runs."""
@@ -150,6 +165,8 @@ def _steps(config: Config, installation: Installation | None, data: bool) -> lis
         ({"kind": "files", "name": str(path)}, lambda path=path: _remove(path))  # type: ignore[misc]
         for path in paths
     ]
+    if installation is not None and installation.manual():
+        steps.insert(0, ({"kind": "files", "name": str(installation.pages)}, installation.remove_manual))
     if installation is not None and data and _made_by_us(config.user):
         row: Row = {"kind": "user", "name": config.user}
         steps.append((row, lambda: _must(["userdel", config.user])))

@@ -53,18 +53,25 @@ def test_every_trace_goes(fresh_daemon: Callable[..., Daemon]) -> None:
 
 def test_an_installation_goes_with_its_command(tmp_path: Path) -> None:
     installation = Installation(tmp_path)
-    for directory in (installation.prefix / "releases/1/bin", installation.link.parent, tmp_path / "run"):
+    manual = installation.pages.parent
+    for directory in (installation.prefix / "releases/1/bin", installation.link.parent, tmp_path / "run", manual):
         directory.mkdir(parents=True)
+    (manual / "sandboxd-invoke.1").symlink_to(installation.prefix / "current/share/man/man1/sandboxd-invoke.1")
+    (manual / "sandboxd-other.1").symlink_to("/elsewhere")
+    (manual / "sandboxd-theirs.1").touch()
     units = tmp_path / "etc/systemd/system"
     units.mkdir(parents=True)
     for unit in ("sandboxd.service", "sandboxd.socket", "other.service"):
         (units / unit).touch()
     installation.link.symlink_to(installation.prefix / "current/bin/sandboxd")
     assert installation.obstacles() == []
+    assert [page.name for page in installation.manual()] == ["sandboxd-invoke.1"]
+    installation.remove_manual()
     for path in installation.paths():
         uninstall._remove(path)
-    left = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()]
-    assert left == ["etc/systemd/system/other.service"] and not installation.prefix.exists()
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir())
+    theirs = [f"usr/local/share/man/man1/sandboxd-{name}.1" for name in ("other", "theirs")]
+    assert left == ["etc/systemd/system/other.service", *theirs] and not installation.prefix.exists()
     assert installation.paths() == []
 
 

@@ -20,6 +20,7 @@ pytestmark = only_in_a_machine_of_its_own
 
 DATA = Path("/var/lib/sandboxd")
 INSTALL = REPOSITORY / "scripts" / "install"
+MANUAL = Path("/usr/local/share/man/man1")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
 NOT_ITS_OWN = ("/srv", "/tmp", "/var/cache/sandboxd-tests")  # the checkout, what tests write, the images of the tests
 
@@ -66,8 +67,10 @@ def test_every_trace_goes_and_the_data_only_when_asked(tmp_path: Path) -> None:
     assert "SANDBOXD-main" in run("iptables-save") and (UNIT / "sandboxd-main").exists()
 
     planned = {str(row["name"]) for row in _uninstall("--dry-run")}
-    assert {"/opt/sandboxd", "/usr/local/bin/sandboxd", "/run/sandboxd"} <= planned and str(DATA) not in planned
+    assert {"/opt/sandboxd", "/usr/local/bin/sandboxd", f"{MANUAL}/sandboxd*.1", "/run/sandboxd"} <= planned
+    assert str(DATA) not in planned
     assert shown("ActiveState") == "active"
+    assert ".SH NAME" in (MANUAL / "sandboxd-invoke.1").read_text()
 
     assert all(row["removed"] for row in _uninstall())
     _assert_gone("/etc/sandboxd", str(DATA), "sandboxd")
