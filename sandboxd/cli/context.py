@@ -12,6 +12,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from sandboxd.cli.output import harmless
+
 if TYPE_CHECKING:
     from sandboxd.cli.client import Client
     from sandboxd.config import Config
@@ -25,7 +27,7 @@ class Failure(click.ClickException):
     """A failure that was expected: one line on standard error and exit code 1, never a traceback."""
 
     def show(self, file: IO[Any] | None = None) -> None:
-        click.echo(f"sandboxd: {self.format_message()}", file=file, err=True)
+        click.echo(f"sandboxd: {harmless(self.format_message())}", file=file, err=True)
 
 
 class Misuse(Failure):

@@ -97,7 +97,7 @@ configuration_options = _options(
     click.option(
         "--layer",
         multiple=True,
-        metavar="NAME:VERSION|ARN",
+        metavar="LAYER:VERSION|ARN",
         shell_complete=complete_layer_version,
         help="A version of a layer, laid below /opt over those before it; repeatable.",
     ),

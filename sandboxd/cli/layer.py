@@ -22,14 +22,21 @@ C = TypeVar("C", bound=Callable[..., Any])
 LAYERS = "/2018-10-31/layers"
 
 
-def version_arn(context: Context, layer: str) -> str:
-    """The ARN of NAME:VERSION; anything else is as it is."""
-    from sandboxd.model.arn import layer_arn, parse_layer_reference
+def version_arn(context: Context, version: str) -> str:
+    """The ARN of NAME:VERSION; an ARN is taken as it is. Raises UsageError for what is neither."""
+    from sandboxd.model.arn import layer_arn
 
-    reference = parse_layer_reference(layer)
-    if reference is None or reference.account is not None:
-        return layer
-    return layer_arn(context.config.region, context.config.account_id, reference.name, reference.version)
+    if version.startswith("arn:"):
+        return version
+    name, number = _numbered(version)
+    return layer_arn(context.config.region, context.config.account_id, name, int(number))
+
+
+def _numbered(version: str) -> tuple[str, str]:
+    name, _, number = version.rpartition(":")
+    if not name or not number.isascii() or not number.isdigit():
+        raise click.UsageError(f"{version!r} is not LAYER:VERSION, such as tools:1, nor the ARN of a layer's version")
+    return name, number
 
 
 def _versions_path(layer: str) -> str:
@@ -37,10 +44,7 @@ def _versions_path(layer: str) -> str:
 
 
 def _version_path(version: str) -> str:
-    """The path of a version of a layer."""
-    name, _, number = version.rpartition(":")
-    if not name or not number.isascii() or not number.isdigit():
-        raise click.UsageError(f"{version!r} is not LAYER:VERSION, such as tools:1, nor the ARN of a layer's version")
+    name, number = _numbered(version)
     return f"{_versions_path(name)}/{number}"
 
 

@@ -30,7 +30,9 @@ def get(context: Context, name: str) -> None:
 
 @runtime.command(epilog="Example: sandboxd runtime put hello Auto")
 @function_argument
-@click.argument("update_on", metavar="WHEN", type=click.Choice(["Auto", "FunctionUpdate", "Manual"]))
+@click.argument(
+    "update_on", metavar="WHEN", type=click.Choice(["Auto", "FunctionUpdate", "Manual"], case_sensitive=False)
+)
 @click.option("--runtime-version", metavar="ARN", help="With Manual: the version of the runtime.")
 @output_option
 @click.pass_obj
@@ -58,7 +60,7 @@ def get_recursion(context: Context, name: str) -> None:
 
 @recursion.command(name="put", epilog="Example: sandboxd recursion put hello Allow")
 @function_argument
-@click.argument("loop", metavar="WHAT", type=click.Choice(["Allow", "Terminate"]))
+@click.argument("loop", metavar="WHAT", type=click.Choice(["Allow", "Terminate"], case_sensitive=False))
 @output_option
 @click.pass_obj
 def put_recursion(context: Context, name: str, loop: str) -> None:
