@@ -161,11 +161,14 @@ class Authorizer:
 
     def may_send(self, function: FunctionVersion, arn: str) -> bool:
         """Whether a function's role, where it is kept here, may hand records of events to a destination."""
+        return self.may(function, SENDING[arn.split(":")[2]], arn)
+
+    def may(self, function: FunctionVersion, action: str, arn: str) -> bool:
+        """Whether a function's role, where it is kept here, allows an action that is done for the function."""
         caller = self._session(function)
         if caller is None:
             return True
         context = self._context({}, arn, self._names.account, HttpRequest("POST", "", {})) | caller.context
-        action = SENDING[arn.split(":")[2]]
         question = Request(caller.principal, action, arn, _account(arn, self._names.account), context)
         return decide(question, caller.policies, self._policy(arn)) is Decision.ALLOWED
 

@@ -17,6 +17,7 @@ from sandboxd.api.concurrency import Allotments, ConcurrencyApi
 from sandboxd.api.configuration import Configurations
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.event_invoke import EventInvokeApi
+from sandboxd.api.event_sources import EventSourcesApi
 from sandboxd.api.function_urls import Addresses, FunctionUrlsApi
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.invoke import InvokeApi
@@ -86,11 +87,21 @@ class Handlers:
             host.tasks,
         )
         urls = Urls(store.settings, account, host.places)
+        event_sources = EventSourcesApi(
+            store,
+            names,
+            self.authorizer,
+            host.events.sources,
+            lambda invocation: self.invoke.run(invocation),
+            host.tasks,
+            config.event_concurrency,
+        )
         self.operations: Operations = (
             self.functions.operations()
             | versions.operations()
             | AliasesApi(store, names, lookup, revisions, allotments).operations()
             | code_signing.operations()
+            | event_sources.operations()
             | EventInvokeApi(store, names, self.authorizer, config.destinations).operations()
             | FunctionUrlsApi(store, names, urls, Addresses.of(config)).operations()
             | ConcurrencyApi(store, names, lookup, allotments, limits).operations()
@@ -103,3 +114,4 @@ class Handlers:
             | AccountApi(store, limits, allotments, config.service_dir).operations()
         )
         self.invoke = InvokeApi(store, scheduler, host.events, host.reclaimer, names, limits, host.invoke)
+        event_sources.begin()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult
+from sandboxd.model.queue_batch import QueueSource
 from sandboxd.scheduler.provisioned import Standing
 
 
@@ -41,8 +42,67 @@ class Scheduler(Protocol):
         ...
 
 
+class Target(Protocol):
+    """A function that the records of an event source go to."""
+
+    def problem(self) -> str:
+        """Why nothing can be run now, or nothing."""
+        ...
+
+    async def run(self, payload: bytes) -> InvocationResult:
+        """Run it once. Raises ApiError where it did not run."""
+        ...
+
+
+class Sources(Protocol):
+    """Polls event sources, for mappings by their UUIDs."""
+
+    @property
+    def offered(self) -> bool:
+        """Whether queues can be polled."""
+        ...
+
+    @property
+    def full(self) -> bool:
+        """Whether no more mappings can be polled."""
+        ...
+
+    async def attributes(self, arn: str) -> Mapping[str, str]:
+        """What a queue says of itself. Raises OSError or SandboxdError."""
+        ...
+
+    def polls(self, uuid: str) -> bool:
+        """Whether a mapping is polled."""
+        ...
+
+    def poll(self, uuid: str, source: QueueSource, target: Target) -> None:
+        """Begin to poll, or go on in another way."""
+        ...
+
+    def stop(self, uuid: str) -> None:
+        """Take nothing more for a mapping; what runs may end."""
+        ...
+
+    async def ended(self, uuid: str) -> None:
+        """Return when nothing of a mapping that was stopped runs any more."""
+        ...
+
+    def settling(self, uuid: str) -> bool:
+        """Whether batches run that were taken before the last change of a mapping."""
+        ...
+
+    def problem(self, uuid: str) -> str:
+        """Why nothing comes of a mapping at present, or nothing."""
+        ...
+
+
 class Events(Protocol):
-    """Takes in what is to run later."""
+    """Takes in what is to run later, and has what polls event sources."""
+
+    @property
+    def sources(self) -> Sources:
+        """What polls event sources."""
+        ...
 
     async def accept(self, invocation: Invocation) -> None:
         """Keep an invocation to be made once this returned. Raises OSError where there is no room for it."""

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
+from sandboxd.api import event_sources
 from sandboxd.api.admin import PREFIX as ADMIN
 from sandboxd.api.admin import AdminApi, endpoint
 from sandboxd.api.authorize import Who
@@ -72,6 +73,7 @@ class Api:
         self._operations, self._invoke, self._authorizer = own.operations, own.invoke, own.authorizer
         model = ServiceModel.load(self.offered)
         prepare_model(model)
+        event_sources.prepare_model(model)
         _apply_limits(model, config.limits)
         self._errors = ErrorWriter(model.errors)
         self._urls = UrlDoor(config, self._places, lambda account: own, self._errors, self._verify, self._verifier)

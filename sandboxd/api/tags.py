@@ -1,4 +1,4 @@
-"""Tags of functions.
+"""Tags of functions and of event source mappings.
 
 Room: service. May: change the store.
 """
@@ -11,8 +11,10 @@ from typing import Any
 from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.changes import Changes
 from sandboxd.api.errors import invalid_parameter, not_offered_member
+from sandboxd.api.event_source_kinds import KIND, PREFIX
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
+from sandboxd.errors import ApiError
 from sandboxd.store.store import Store
 
 _MOST = 50  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-tags.html
@@ -61,9 +63,11 @@ class TagsApi:
         return self._store.settings.get("Tags", name) or {}
 
     def _function(self, call: Call, action: str) -> str:
-        """The name of the function that an ARN means. Raises ApiError where it means none."""
+        """By what the tags of an ARN's resource are kept, which is a function's name. Raises ApiError."""
         arn = call.members["Resource"]
         kind = arn.split(":")[5]
+        if kind == PREFIX[:-1]:
+            return self._mapping(arn)
         if kind != "function":
             raise not_offered_member(f"tags of a {kind}")
         name, qualifier = self._names.resolve(arn, action=action)
@@ -72,6 +76,13 @@ class TagsApi:
                 "Tags on function aliases and versions are not supported. Please specify a function ARN."
             )
         return self._lookup.named(name).name
+
+    def _mapping(self, arn: str) -> str:
+        _, _, _, region, account, key = arn.split(":", 5)
+        found = self._store.settings.get(KIND, key)
+        if found is None or (region, account) != (self._names.region, self._names.account):
+            raise ApiError("ResourceNotFoundException", "The resource you requested does not exist.", 404)
+        return key
 
 
 def check_tags(tags: Mapping[str, str]) -> None:

@@ -114,7 +114,7 @@ def _typed(shape: Shape, value: Any) -> Any:
             return value
         case "integer" | "long" if isinstance(value, int) and not isinstance(value, bool):
             return value
-        case "double" | "float" if isinstance(value, int | float) and not isinstance(value, bool):
+        case "double" | "float" | "timestamp" if isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
     if isinstance(value, list | dict):
         start = "list" if isinstance(value, list) else "structure or map"

@@ -24,6 +24,7 @@ from sandboxd.errors import ApiError
 from sandboxd.events.endings import Endings
 from sandboxd.events.lane import Lane
 from sandboxd.events.records import Condition, Ending
+from sandboxd.events.sources import Sources
 from sandboxd.events.targets import Targets, Undeliverable
 from sandboxd.model.arn import parse_function_reference
 from sandboxd.model.event import Event
@@ -52,6 +53,7 @@ class EventMode:
         spool, floor = config.service_dir / "spool", config.disk_floor << 20
         self._targets = Targets(config.destinations, spool, floor, neighbours)
         self._endings = Endings(config, store)
+        self.sources = Sources(config, neighbours.sqs)
         # The host's clock is read once: setting it makes nothing early or late.
         self._began = time.time() - time.monotonic()
         self._limit = config.event_queue << 20
@@ -96,6 +98,7 @@ class EventMode:
     def stop(self) -> None:
         """Begin nothing more; what runs may end."""
         self._run = None
+        self.sources.stop_all()
         for lane in self._lanes.values():
             lane.wake()
 
@@ -107,6 +110,7 @@ class EventMode:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.sources.close()
         await self._queue.flush()
         self._targets.close()
 

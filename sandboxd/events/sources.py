@@ -39,6 +39,10 @@ class Sources:
         """Whether no more mappings can be polled."""
         return len(self._pollers) >= MOST
 
+    def polls(self, uuid: str) -> bool:
+        """Whether a mapping is polled."""
+        return uuid in self._pollers
+
     async def attributes(self, arn: str) -> Mapping[str, str]:
         """What a queue says of itself. Raises OSError or SandboxdError."""
         assert self._queues is not None

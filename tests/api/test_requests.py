@@ -244,7 +244,7 @@ def test_limits_are_the_configured_ones(make_endpoint: Callable[..., Endpoint]) 
 def test_operations_that_are_not_offered(client: Any) -> None:
     for call, members in (
         (client.list_capacity_providers, {}),
-        (client.create_event_source_mapping, {"FunctionName": "f"}),
+        (client.invoke_async, {"FunctionName": "f", "InvokeArgs": b"{}"}),
     ):
         code, status, message = error_of(call, **members)
         assert (code, status) == ("NotImplementedException", 501)
