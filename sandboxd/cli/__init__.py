@@ -32,6 +32,7 @@ COMMANDS = {
     "runtime": ("sandboxd.cli.runtime", "Show and set when the runtimes of functions are updated."),
     "recursion": ("sandboxd.cli.runtime", "Show and set what becomes of functions that invoke themselves."),
     "signing": ("sandboxd.cli.signing", "Create and delete code signing configurations, and give them to functions."),
+    "url": ("sandboxd.cli.url", "Create, update, show, list and delete addresses of functions for HTTP clients."),
     "tag": ("sandboxd.cli.tag", "Put, list and remove tags of functions."),
     "permission": ("sandboxd.cli.permission", "Add, list and remove permissions to invoke functions."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
