@@ -102,8 +102,7 @@ class AliasesApi:
         """DeleteAlias. AWS says of no alias that it is not there."""
         function = self._lookup.function(call.members, "DeleteAlias")
         if self._store.aliases.get(function.name, call.members["Name"]) is not None:
-            await self._store.aliases.remove(function.name, call.members["Name"])
-            await self._store.settings.remove_qualifier(function.name, call.members["Name"])
+            await self._store.delete_qualified(function.name, call.members["Name"])
             self._allotments.apply(function.name)
         return Result(204)
 

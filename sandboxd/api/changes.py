@@ -1,5 +1,8 @@
 """One change of a function at a time: a second update meanwhile is AWS's ResourceConflictException, a deletion waits.
 
+What is a function's own (aliases, settings) is changed in turn, whether or not the function itself is being changed:
+what such an operation finds, be it the function or a RevisionId, is so until the operation is done.
+
 Room: service. May: remember who changes.
 """
 
@@ -7,11 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+from weakref import WeakValueDictionary
 
+from sandboxd.api.calls import Call, Operations, Result
 from sandboxd.api.errors import in_state, update_in_progress
 from sandboxd.errors import ApiError
+from sandboxd.model.arn import parse_function_reference
 from sandboxd.model.function import FunctionVersion
+
+_READING = ("Get", "List")
+_CONFLICTING = frozenset(("CreateFunction", "UpdateFunctionCode", "UpdateFunctionConfiguration"))
+
+Handler = Callable[[Call], Coroutine[Any, Any, Result]]
 
 
 class Changes:
@@ -19,6 +31,7 @@ class Changes:
 
     def __init__(self) -> None:
         self._changing: dict[str, asyncio.Event] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def begin(self, name: str) -> None:
         """A change of the function begins, and nobody else's does before `end`."""
@@ -47,6 +60,27 @@ class Changes:
         except BaseException:
             self.end(name)
             raise
+
+    def in_turn(self, operations: Operations) -> Operations:
+        """The operations, one at a time for each function; but for those that read, and those whose own changes are
+        in each other's way."""
+        return {
+            name: handler if name.startswith(_READING) or name in _CONFLICTING else self._in_turn(handler)
+            for name, handler in operations.items()
+        }
+
+    def _in_turn(self, handler: Handler) -> Handler:
+        async def alone(call: Call) -> Result:
+            reference = parse_function_reference(call.members.get("FunctionName", ""))
+            if reference is None:
+                return await handler(call)
+            turn = self._turns.get(reference.name)
+            if turn is None:
+                turn = self._turns[reference.name] = asyncio.Lock()
+            async with turn:
+                return await handler(call)
+
+        return alone
 
     async def wait(self, name: str) -> None:
         """Return when nobody changes the function."""

@@ -5,6 +5,7 @@ Room: service. May: change the store.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import string
 from typing import Any
@@ -28,6 +29,7 @@ class CodeSigningApi:
 
     def __init__(self, store: Store, names: Names, lookup: Lookup) -> None:
         self._settings, self._names, self._lookup = store.settings, names, lookup
+        self._turn = asyncio.Lock()  # of those that use a configuration and those that delete one
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -59,8 +61,9 @@ class CodeSigningApi:
 
     async def attach(self, name: str, arn: str) -> None:
         """Give a function a configuration. Raises CodeSigningConfigNotFoundException."""
-        self._found(arn)
-        await self._settings.put(_OF_FUNCTION, name, {"CodeSigningConfigArn": arn})
+        async with self._turn:
+            self._found(arn)
+            await self._settings.put(_OF_FUNCTION, name, {"CodeSigningConfigArn": arn})
 
     async def create_code_signing_config(self, call: Call) -> Result:
         """CreateCodeSigningConfig."""
@@ -91,11 +94,12 @@ class CodeSigningApi:
 
     async def delete_code_signing_config(self, call: Call) -> Result:
         """DeleteCodeSigningConfig."""
-        document = self._config(call.members)
-        if self._users(document["CodeSigningConfigArn"]):
-            text = "Cannot delete the CodeSigningConfig as it is in use."
-            raise ApiError("ResourceConflictException", text, 409)
-        await self._settings.remove(_KIND, _PREFIX + document["CodeSigningConfigId"])
+        async with self._turn:
+            document = self._config(call.members)
+            if self._users(document["CodeSigningConfigArn"]):
+                text = "Cannot delete the CodeSigningConfig as it is in use."
+                raise ApiError("ResourceConflictException", text, 409)
+            await self._settings.remove(_KIND, _PREFIX + document["CodeSigningConfigId"])
         return Result(204)
 
     async def list_functions_by_code_signing_config(self, call: Call) -> Result:

@@ -232,7 +232,9 @@ class FunctionsApi:
             if members.get("Publish"):
                 published = await self._versions.publish(replace(version, state="Pending"), version.description)
         finally:
-            self._tasks.start(self._settle(version.name, previous, published))
+            # The version that was there already is as it was.
+            fresh = published if published is not None and published.state == "Pending" else None
+            self._tasks.start(self._settle(version.name, previous, fresh))
         return published
 
     async def _settle(self, name: str, previous: FunctionVersion | None, published: FunctionVersion | None) -> None:

@@ -96,7 +96,7 @@ class Handlers:
             host.tasks,
             config.event_concurrency,
         )
-        self.operations: Operations = (
+        self.operations: Operations = changes.in_turn(
             self.functions.operations()
             | versions.operations()
             | AliasesApi(store, names, lookup, revisions, allotments).operations()

@@ -99,8 +99,7 @@ class VersionsApi:
             text = f"Unable to delete version because the following aliases reference it: [{', '.join(users)}]"
             raise ApiError("ResourceConflictException", text, 409)
         with self._changes.one(name):
-            await self._store.functions.withdraw(version)
-            await self._store.settings.remove_qualifier(name, number)
+            await self._store.delete_qualified(name, number)
         self._reclaimer.retire(version)
         self._allotments.apply(name)
 

@@ -69,21 +69,19 @@ class Aliases:
         await self._database.write(lambda c: c.execute(statement, row))
         self._show(alias)
 
-    async def remove(self, function: str, name: str) -> None:
-        """Remove an alias."""
-        statement = "DELETE FROM aliases WHERE (function, name) = (?, ?)"
-        await self._database.write(lambda c: c.execute(statement, (function, name)))
-        del self._aliases[function][name]
-        self._decks.pop((function, name), None)
+    def delete_rows(self, connection: sqlite3.Connection, function: str, name: str | None = None) -> None:
+        """A deleted function's part of a transaction, or that of an alias; `forget` follows it."""
+        statement = "DELETE FROM aliases WHERE function = ? AND name = ifnull(?, name)"
+        connection.execute(statement, (function, name))
 
-    def delete_rows(self, connection: sqlite3.Connection, function: str) -> None:
-        """A deleted function's part of a transaction; `forget` follows it."""
-        connection.execute("DELETE FROM aliases WHERE function = ?", (function,))
-
-    def forget(self, function: str) -> None:
-        """The function is deleted."""
-        for name in self._aliases.pop(function, {}):
-            self._decks.pop((function, name), None)
+    def forget(self, function: str, name: str | None = None) -> None:
+        """The function is deleted, or the alias."""
+        aliases = self._aliases.get(function, {})
+        for one in [name] if name is not None else list(aliases):
+            aliases.pop(one, None)
+            self._decks.pop((function, one), None)
+        if not aliases:
+            self._aliases.pop(function, None)
 
     def _show(self, alias: Alias) -> None:
         self._aliases.setdefault(alias.function, {})[alias.name] = alias

@@ -101,14 +101,6 @@ class Functions:
         await self._database.write(work)
         self._take([latest, published])
 
-    async def withdraw(self, published: FunctionVersion) -> None:
-        """Remove a published version."""
-        key = (published.name, published.version)
-        await self._database.write(
-            lambda c: c.execute("DELETE FROM function_versions WHERE (name, version) = (?, ?)", key)
-        )
-        self._put(self._published[published.name], published.version, None)
-
     async def describe(self, version: FunctionVersion) -> None:
         """Show another state of a function, while the previous one goes on serving."""
         await self._database.write(lambda c: _update(c, version))
@@ -152,12 +144,16 @@ class Functions:
         if versions is not self._serving:
             self.code_size += (version.code_size if version else 0) - (before.code_size if before else 0)
 
-    def delete_rows(self, connection: sqlite3.Connection, name: str) -> None:
-        """A deleted function's part of a transaction; `forget` follows it."""
-        connection.execute("DELETE FROM function_versions WHERE name = ?", (name,))
+    def delete_rows(self, connection: sqlite3.Connection, name: str, version: str | None = None) -> None:
+        """A deleted function's part of a transaction, or that of a published version; `forget` follows it."""
+        statement = "DELETE FROM function_versions WHERE name = ? AND version = ifnull(?, version)"
+        connection.execute(statement, (name, version))
 
-    def forget(self, name: str) -> None:
-        """The function is deleted with all its versions."""
+    def forget(self, name: str, version: str | None = None) -> None:
+        """The function is deleted with all its versions, or a published version is."""
+        if version is not None:
+            self._put(self._published[name], version, None)
+            return
         for number in list(self._published[name]):
             self._put(self._published[name], number, None)
         del self._published[name]

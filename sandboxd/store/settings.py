@@ -51,21 +51,18 @@ class Settings:
         await self._database.write(lambda c: c.execute(statement, (kind, function, qualifier)))
         self._hide(kind, function, qualifier)
 
-    async def remove_qualifier(self, function: str, qualifier: str) -> None:
-        """Remove every document of a version or an alias that is removed."""
-        statement = "DELETE FROM settings WHERE (function, qualifier) = (?, ?)"
-        await self._database.write(lambda c: c.execute(statement, (function, qualifier)))
-        for kind in self._documents:
-            self._hide(kind, function, qualifier)
+    def delete_rows(self, connection: sqlite3.Connection, function: str, qualifier: str | None = None) -> None:
+        """A deleted function's part of a transaction, or that of a version or an alias; `forget` follows it."""
+        statement = "DELETE FROM settings WHERE function = ? AND qualifier = ifnull(?, qualifier)"
+        connection.execute(statement, (function, qualifier))
 
-    def delete_rows(self, connection: sqlite3.Connection, function: str) -> None:
-        """A deleted function's part of a transaction; `forget` follows it."""
-        connection.execute("DELETE FROM settings WHERE function = ?", (function,))
-
-    def forget(self, function: str) -> None:
-        """The function is deleted."""
-        for functions in self._documents.values():
-            functions.pop(function, None)
+    def forget(self, function: str, qualifier: str | None = None) -> None:
+        """The function is deleted, or the version or alias."""
+        for kind, functions in self._documents.items():
+            if qualifier is None:
+                functions.pop(function, None)
+            else:
+                self._hide(kind, function, qualifier)
         self.generation += 1
 
     def _show(self, kind: str, function: str, qualifier: str, document: Document) -> None:

@@ -71,12 +71,16 @@ class Store:
     async def delete_function(self, name: str) -> None:
         """Remove a function and everything that is its own, at once."""
         arn = self.functions.versions(name)[0].arn
-        parts = (self.functions, self.aliases, self.settings)
-        await self.database.write(lambda c: [part.delete_rows(c, name) for part in parts])
-        for part in parts:
-            part.forget(name)
+        await self.delete_qualified(name, None)
         with contextlib.suppress(DiskFull):  # an event without a function is dropped when its turn comes
             await self.events.forget(arn)
+
+    async def delete_qualified(self, name: str, qualifier: str | None) -> None:
+        """Remove a published version or an alias (None: the whole function) and everything that is its own, at once."""
+        parts = (self.functions, self.aliases, self.settings)
+        await self.database.write(lambda c: [part.delete_rows(c, name, qualifier) for part in parts])
+        for part in parts:
+            part.forget(name, qualifier)
 
     async def delete_user(self, name: str) -> None:
         """Remove a user with the keys, which stop working at once."""

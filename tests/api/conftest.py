@@ -141,7 +141,7 @@ class Endpoint:
             (self.config.images_dir / f"{runtime}.json").write_text(json.dumps(index))
         self.scheduler, self.logs = EchoScheduler(), MemoryLogs()
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.key: AccessKey
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
