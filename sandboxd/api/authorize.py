@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
-from sandboxd.api.errors import access_denied, function_not_found, not_offered
+from sandboxd.api.errors import access_denied, function_not_found, not_offered, s3_denied
 from sandboxd.api.names import Names
 from sandboxd.api.permissions import policy_text
 from sandboxd.api.revisions import KIND
@@ -50,6 +50,8 @@ ANY_RESOURCE = frozenset(
         "ListLayers",
     )
 )
+# Operations that take a package, and the member that says which; none: their own do.
+_SOURCES = {"CreateFunction": "Code", "UpdateFunctionCode": "", "PublishLayerVersion": "Content"}
 # What a function's role needs to tell a destination of an event, by the destination's service.
 SENDING = {
     "lambda": "lambda:InvokeFunction",
@@ -211,6 +213,10 @@ class Authorizer:
                     yield "lambda:GetLayerVersion", layer
         if operation == "CreateFunction" and members.get("Tags"):
             yield "lambda:TagResource", resource
+        code = members.get(_SOURCES[operation], members) if operation in _SOURCES else {}
+        if "S3Bucket" in code and "S3Key" in code:
+            action = "s3:GetObjectVersion" if "S3ObjectVersion" in code else "s3:GetObject"
+            yield action, f"arn:aws:s3:::{code['S3Bucket']}/{code['S3Key']}"
 
     def resource(self, operation: str, members: Mapping[str, Any], account: str) -> str:
         """The ARN of what an operation concerns, as a caller of an account names it."""
@@ -325,6 +331,9 @@ def _unrecognized() -> ApiError:
 
 
 def _denied(principal: Principal, action: str, resource: str, decision: Decision) -> ApiError:
+    if action.startswith("s3:"):
+        bucket, _, key = resource.removeprefix("arn:aws:s3:::").partition("/")
+        return s3_denied(bucket, key, "S3 Error Code: AccessDenied. S3 Error Message: Access Denied")
     return access_denied(
         f"User: {principal.arn} is not authorized to perform: {action} on resource: {resource} "
         + decision.value.format(action)

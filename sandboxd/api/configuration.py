@@ -8,12 +8,12 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from sandboxd.api.destinations import check_dead_letter_queue
+from sandboxd.api.destinations import Destinations
 from sandboxd.api.errors import invalid_parameter, not_offered_member
 from sandboxd.api.kept_members import check_snapstart, described, kept
 from sandboxd.api.revisions import Revisions
@@ -72,7 +72,7 @@ class Configurations:
     images: Images
     region: str
     revisions: Revisions
-    destinations: Collection[str]  # that the configuration names, by ARN
+    destinations: Destinations
 
     def check(self, members: Mapping[str, Any]) -> None:
         """Raise InvalidParameterValueException where a value is not allowed, or asks for what is not offered."""
@@ -87,7 +87,7 @@ class Configurations:
             self._check_memory(members["MemorySize"])
         queue = members.get("DeadLetterConfig", {}).get("TargetArn")
         if queue:
-            check_dead_letter_queue(queue, self.destinations)
+            self.destinations.check_dead_letter_queue(queue)
         for name, standing in _STANDING.items():
             if name in members and members[name] not in standing:
                 raise not_offered_member(name)

@@ -97,6 +97,14 @@ def request_too_large(limit: int, operation: str) -> ApiError:
     return ApiError("RequestEntityTooLargeException", text, 413)
 
 
+def s3_denied(bucket: str, key: str, words: str) -> ApiError:
+    """AccessDeniedException for an object that is to be a package; `words` are S3's."""
+    text = (
+        "Your access has been denied by S3, please make sure your request credentials have permission to GetObject for"
+    )
+    return access_denied(f"{text} {bucket}/{key}. {words}")
+
+
 def access_denied(text: str) -> ApiError:
     """AccessDeniedException."""
     return ApiError("AccessDeniedException", text, 403)

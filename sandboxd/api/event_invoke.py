@@ -8,12 +8,12 @@ Source: https://docs.aws.amazon.com/lambda/latest/api/API_PutFunctionEventInvoke
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sandboxd.api.authorize import SENDING, Authorizer
 from sandboxd.api.calls import Call, Operations, Result
-from sandboxd.api.destinations import check_named
+from sandboxd.api.destinations import Destinations
 from sandboxd.api.errors import invalid_parameter
 from sandboxd.api.names import Names
 from sandboxd.api.pages import page, read_marker
@@ -27,9 +27,9 @@ _MEMBERS = ("DestinationConfig", "MaximumEventAgeInSeconds", "MaximumRetryAttemp
 
 
 class EventInvokeApi:
-    """The operations on the settings of asynchronous invocations. `destinations`: ARNs that the configuration names."""
+    """The operations on the settings of asynchronous invocations."""
 
-    def __init__(self, store: Store, names: Names, authorizer: Authorizer, destinations: Collection[str]) -> None:
+    def __init__(self, store: Store, names: Names, authorizer: Authorizer, destinations: Destinations) -> None:
         self._store, self._names, self._authorizer, self._destinations = store, names, authorizer, destinations
 
     def operations(self) -> Operations:
@@ -125,7 +125,7 @@ class EventInvokeApi:
         if service not in SENDING:
             raise invalid_parameter(f"The provided destination config {_java_text(config)} is invalid.")
         if service != "lambda":
-            check_named(arn, self._destinations)
+            self._destinations.check(arn)
             return
         reference = parse_function_reference(arn)
         here = (self._names.region, self._names.account)

@@ -20,7 +20,7 @@ from sandboxd.api.errors import invalid_parameter
 from sandboxd.api.layers import LayersApi
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
-from sandboxd.api.packages import held, package_of
+from sandboxd.api.packages import Packages, Source
 from sandboxd.api.pages import page, read_marker
 from sandboxd.api.protocols import Logs
 from sandboxd.api.reclaim import Reclaimer
@@ -50,6 +50,7 @@ class FunctionsApi:
         versions: VersionsApi,
         code_signing: CodeSigningApi,
         layers: LayersApi,
+        packages: Packages,
         reclaimer: Reclaimer,
         allotments: Allotments,
         logs: Logs,
@@ -58,7 +59,7 @@ class FunctionsApi:
     ) -> None:
         self._store, self._configurations, self._names = store, configurations, names
         self._lookup, self._changes, self._versions, self._code_signing = lookup, changes, versions, code_signing
-        self._layers, self._reclaimer, self._allotments = layers, reclaimer, allotments
+        self._layers, self._packages, self._reclaimer, self._allotments = layers, packages, reclaimer, allotments
         self._logs, self._downloads, self._tasks = logs, downloads, tasks
 
     def operations(self) -> Operations:
@@ -82,7 +83,7 @@ class FunctionsApi:
                 f"1 validation error detected: Value '{name}' at 'functionName' failed to satisfy constraint: "
                 f"Member must have length less than or equal to {_NAME_LENGTH}"
             )
-        package = package_of(members["Code"], self._configurations.limits)
+        source = self._packages.source(members["Code"])
         self._configurations.check(members)
         check_tags(members.get("Tags", {}))
         layers = self._layers.attached(members.get("Layers", ()))
@@ -98,7 +99,7 @@ class FunctionsApi:
         with self._changes.unless_handed_on(name):
             try:
                 bare = replace(self._configurations.initial(name, arn, members), layers=layers)
-                async with self._made_of(bare, package) as version:
+                async with self._made_of(bare, source) as version:
                     await self._store.functions.create(version)
             except FunctionExists:
                 raise _exists(name) from None
@@ -142,18 +143,18 @@ class FunctionsApi:
         members = call.members
         current = self._lookup.to_change(members, "UpdateFunctionCode")
         self._code_signing.check_package(self._code_signing.of_function(current.name))
-        package = package_of(members, self._configurations.limits)
+        source = self._packages.source(members)
         if "Architectures" in members:
             check_architectures(members["Architectures"])
         self._configurations.check({name: members[name] for name in ("PublishTo",) if name in members})
         if members.get("DryRun"):
-            async with self._made_of(current, package) as version:
+            async with self._made_of(current, source) as version:
                 return Result(200, self._configurations.describe(version))
         changed = replace(
             current, revision_id=new_revision(), last_modified=now_text(), last_update_status="InProgress"
         )
         with self._changes.unless_handed_on(current.name):
-            async with self._made_of(changed, package) as version:
+            async with self._made_of(changed, source) as version:
                 await self._store.functions.describe(version)
         return await self._update(version, {name: members[name] for name in ("Publish",) if name in members})
 
@@ -249,13 +250,13 @@ class FunctionsApi:
             self._changes.end(name)
 
     @contextlib.asynccontextmanager
-    async def _made_of(self, version: FunctionVersion, package: bytes) -> AsyncIterator[FunctionVersion]:
+    async def _made_of(self, version: FunctionVersion, source: Source) -> AsyncIterator[FunctionVersion]:
         """The version with another package, which is kept, as its layers are, for the length of the block."""
-        limits, code = self._configurations.limits, self._store.code
+        code = self._store.code
         with code.keep(layer.digest for layer in version.layers):
-            async with held(code, package, limits) as digest:
+            async with self._packages.held(source) as (digest, size):
                 unzipped = code.unzipped(digest)
-                made = replace(version, code_digest=digest, code_size=len(package), unzipped=unzipped)
+                made = replace(version, code_digest=digest, code_size=size, unzipped=unzipped)
                 self._configurations.check_unzipped(made)
                 yield made
 

@@ -15,6 +15,7 @@ from sandboxd.api.changes import Changes
 from sandboxd.api.code_signing import CodeSigningApi
 from sandboxd.api.concurrency import Allotments, ConcurrencyApi
 from sandboxd.api.configuration import Configurations
+from sandboxd.api.destinations import Destinations
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.event_invoke import EventInvokeApi
 from sandboxd.api.event_sources import EventSourcesApi
@@ -26,6 +27,7 @@ from sandboxd.api.layer_permissions import LayerPermissionsApi
 from sandboxd.api.layers import LayersApi
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
+from sandboxd.api.packages import Packages
 from sandboxd.api.permissions import PermissionsApi
 from sandboxd.api.protocols import Events, Logs, Scheduler
 from sandboxd.api.provisioned import ProvisionedApi
@@ -64,13 +66,15 @@ class Handlers:
         config, limits, scheduler = host.config, host.config.limits, host.scheduler
         self.store, self.names = store, Names(config.region, account)
         names, revisions, changes = self.names, Revisions(store.settings), Changes()
-        configurations = Configurations(limits, store.images, config.region, revisions, config.destinations)
+        destinations = Destinations(config.destinations, host.neighbours.sqs is not None, config.region, account)
+        configurations = Configurations(limits, store.images, config.region, revisions, destinations)
+        packages = Packages(store.code, limits, host.neighbours.s3)
         self.authorizer = Authorizer(store, names)
         self.allotments = allotments = Allotments(store, names, changes, scheduler, limits)
         lookup = Lookup(store, names, changes, revisions)
         versions = VersionsApi(store, configurations, lookup, changes, host.reclaimer, allotments)
         code_signing = CodeSigningApi(store, names, lookup)
-        layers = LayersApi(store, names, host.reclaimer, limits, host.downloads)
+        layers = LayersApi(store, names, host.reclaimer, packages, host.downloads)
         self.functions = FunctionsApi(
             store,
             configurations,
@@ -80,6 +84,7 @@ class Handlers:
             versions,
             code_signing,
             layers,
+            packages,
             host.reclaimer,
             allotments,
             host.logs,
@@ -102,7 +107,7 @@ class Handlers:
             | AliasesApi(store, names, lookup, revisions, allotments).operations()
             | code_signing.operations()
             | event_sources.operations()
-            | EventInvokeApi(store, names, self.authorizer, config.destinations).operations()
+            | EventInvokeApi(store, names, self.authorizer, destinations).operations()
             | FunctionUrlsApi(store, names, urls, Addresses.of(config)).operations()
             | ConcurrencyApi(store, names, lookup, allotments, limits).operations()
             | ProvisionedApi(store, names, lookup, allotments, scheduler, limits).operations()

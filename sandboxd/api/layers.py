@@ -15,7 +15,7 @@ from sandboxd.api.configuration import now_text
 from sandboxd.api.downloads import Downloads
 from sandboxd.api.errors import access_denied, invalid_parameter
 from sandboxd.api.names import Names
-from sandboxd.api.packages import held, package_of
+from sandboxd.api.packages import Packages
 from sandboxd.api.pages import page, read_marker
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.runtimes import RUNTIMES
@@ -23,7 +23,6 @@ from sandboxd.api.service_model import ServiceModel
 from sandboxd.errors import ApiError
 from sandboxd.model.arn import LayerReference, layer_arn, parse_layer_reference
 from sandboxd.model.layer import MAX_LAYERS, AttachedLayer, LayerVersion
-from sandboxd.model.limits import Limits
 from sandboxd.store.store import Store
 
 _ARCHITECTURES = "x86_64, arm64"
@@ -33,9 +32,11 @@ _COUNTED_DOWN = 1 << 63  # the newest version comes first
 class LayersApi:
     """The operations on layers, but for their permissions."""
 
-    def __init__(self, store: Store, names: Names, reclaimer: Reclaimer, limits: Limits, downloads: Downloads) -> None:
+    def __init__(
+        self, store: Store, names: Names, reclaimer: Reclaimer, packages: Packages, downloads: Downloads
+    ) -> None:
         self._store, self._names, self._reclaimer = store, names, reclaimer
-        self._limits, self._downloads = limits, downloads
+        self._packages, self._downloads = packages, downloads
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -96,14 +97,14 @@ class LayersApi:
         members = call.members
         name = self.named(members, "PublishLayerVersion")
         _check_compatible(members)
-        package = package_of(members["Content"], self._limits)
+        source = self._packages.source(members["Content"])
         runtimes, architectures = members.get("CompatibleRuntimes"), members.get("CompatibleArchitectures")
-        async with held(self._store.code, package, self._limits) as digest:
+        async with self._packages.held(source) as (digest, size):
             version = LayerVersion(
                 layer=name,
                 version=0,
                 digest=digest,
-                code_size=len(package),
+                code_size=size,
                 unzipped=self._store.code.unzipped(digest),
                 created=now_text(),
                 description=members.get("Description", ""),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from sandboxd.services.signed import ServiceError, Signed
-from sandboxd.services.web import Answer
+from sandboxd.services.web import SECONDS, Answer, within
 
 _ERROR_BYTES = 64 * 1024
 _CODE = re.compile(r"<Code>([A-Za-z0-9.]{1,128})</Code>")
@@ -55,7 +55,8 @@ class S3:
         """
         async with self._signed.ask("s3", self._region, "GET", wanted.target) as answer:
             if answer.status != 200:
-                raise _error(answer.status, await answer.body(_ERROR_BYTES))
+                async with within(SECONDS):
+                    raise _error(answer.status, await answer.body(_ERROR_BYTES))
             yield answer
 
 

@@ -25,6 +25,7 @@ from sandboxd.model.limits import Limits
 
 _ZIP = ".zip"
 _UNPACKED_AT_ONCE = 16  # each holds a descriptor here and another in the builder, which unpacks two
+_WRITTEN_AT_ONCE = 1 << 20  # bytes of a package that comes in pieces
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -58,11 +59,22 @@ class Code:
         """
         digest = await asyncio.to_thread(lambda: hashlib.sha256(package).hexdigest())
         with self.keep((digest,)):
-            async with self._locks.setdefault(digest, asyncio.Lock()):
-                if digest not in self._sealed:
-                    await asyncio.to_thread(self._write, digest, package)
-                    await self._unpack(digest)
+            await self._seal(digest, lambda: self._write(digest, package))
             yield digest
+
+    @contextlib.asynccontextmanager
+    async def hold_pieces(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[tuple[str, int]]:
+        """`hold` for a package that comes in pieces, none of which stays in memory; its digest and size in bytes."""
+        name = f"{secrets.token_hex(16)}.part"
+        with contextlib.ExitStack() as kept:
+            try:
+                digest, size = await self._receive(name, pieces)
+                kept.enter_context(self.keep((digest,)))
+                await self._seal(digest, lambda: self._rename(name, digest))
+            finally:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=self._directory)
+            yield digest, size
 
     @contextlib.contextmanager
     def keep(self, digests: Iterable[str]) -> Iterator[None]:
@@ -127,6 +139,33 @@ class Code:
         """Give back the directory's descriptor."""
         os.close(self._directory)
 
+    async def _seal(self, digest: str, put: Callable[[], None]) -> None:
+        """Have a package unpacked; `put` makes its zip, durable, on a thread."""
+        async with self._locks.setdefault(digest, asyncio.Lock()):
+            if digest not in self._sealed:
+                await asyncio.to_thread(put)
+                await self._unpack(digest)
+
+    async def _receive(self, name: str, pieces: AsyncIterator[bytes]) -> tuple[str, int]:
+        hashed, size = hashlib.sha256(), 0
+        with open(self._create(name), "wb", buffering=0) as file:
+
+            def write(data: bytes) -> None:
+                hashed.update(data)
+                while data:
+                    data = data[file.write(data) :]
+
+            buffer = bytearray()
+            async for piece in pieces:
+                buffer += piece
+                size += len(piece)
+                if len(buffer) >= _WRITTEN_AT_ONCE:
+                    await asyncio.to_thread(write, bytes(buffer))
+                    buffer.clear()
+            await asyncio.to_thread(write, bytes(buffer))
+            await asyncio.to_thread(os.fsync, file.fileno())
+        return hashed.hexdigest(), size
+
     async def _unpack(self, digest: str) -> None:
         async with self._turns:
             descriptor = self._open(digest)
@@ -149,17 +188,23 @@ class Code:
 
     def _write(self, digest: str, package: bytes) -> None:
         name = f"{digest}.{secrets.token_hex(8)}"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
-            with open(os.open(name, flags, 0o600, dir_fd=self._directory), "wb") as file:
+            with open(self._create(name), "wb") as file:
                 file.write(package)
                 file.flush()
                 os.fsync(file.fileno())
-            os.rename(name, digest + _ZIP, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._rename(name, digest)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=self._directory)
             raise
+
+    def _create(self, name: str) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, 0o600, dir_fd=self._directory)
+
+    def _rename(self, name: str, digest: str) -> None:
+        os.rename(name, digest + _ZIP, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         os.fsync(self._directory)
 
     def _list_unpacked(self) -> set[str] | None:

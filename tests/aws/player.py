@@ -10,8 +10,10 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from tests.api.conftest import ROLE, Endpoint, package
 from tests.aws.answers import Comparison, Differs, Steps
+from tests.support.moto import Moto
 
 FUNCTION = "fn"
+BUCKET = "recorded-scenarios"
 ARN = "arn:aws:lambda:us-east-1:111111111111:function:"
 ECHO, VERSION = package(), package("def handler(event, context):\n    return context.function_version\n")
 
@@ -28,8 +30,9 @@ class Stage:
     AWS shows meanwhile is there to be seen.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
+    def __init__(self, endpoint: Endpoint, moto: Moto) -> None:
+        self.endpoint, self.s3 = endpoint, moto.client("s3")
+        self.s3.create_bucket(Bucket=BUCKET)
         self.client, self.strict = endpoint.boto3(), endpoint.boto3(parameter_validation=True)
         self._over = endpoint.run(_event())
         settle = endpoint.store.functions.settle
@@ -60,7 +63,7 @@ class Stage:
     def close(self) -> None:
         """Let what is under way end, and the endpoint be stopped."""
         self.endpoint.run(_call(self._over.set))
-        self.client.close(), self.strict.close()
+        self.client.close(), self.strict.close(), self.s3.close()
 
 
 class Player:
@@ -111,6 +114,10 @@ class Player:
         answer = self.step(step, "create_function", **members) if step else self.ask("create_function", **members)
         self.wait()
         return answer
+
+    def put(self, key: str, body: bytes) -> None:
+        """An object in the bucket."""
+        self._stage.s3.put_object(Bucket=BUCKET, Key=key, Body=body)
 
     def wait(self) -> None:
         """Wait until nothing is being created or updated."""

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from sandboxd.model.endpoint import parse
 from sandboxd.model.limits import PROFILES
 from tests.api.conftest import Endpoint
 from tests.aws import differences
 from tests.aws.answers import Steps, read
 from tests.aws.player import Player, Stage
 from tests.aws.scenarios import aliases, concurrency, event_invoke, functions, permissions, sizes, versions
+from tests.support.moto import Moto
 
 AREAS = {
     "TestLambdaAlias": aliases,
@@ -37,11 +39,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def stage(tmp_path_factory: pytest.TempPathFactory, moto: Moto) -> Iterator[Stage]:
     """One endpoint for all scenarios."""
-    endpoint = Endpoint(tmp_path_factory.mktemp("aws"), limits=PROFILES["current"])
+    endpoint = Endpoint(tmp_path_factory.mktemp("aws"), limits=PROFILES["current"], services_endpoint=parse(moto.url))
     endpoint.start()
-    made = Stage(endpoint)
+    made = Stage(endpoint, moto)
     yield made
     made.close()
     endpoint.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.aws.player import ARN, ECHO, FUNCTION, VERSION, Answer, Player
+from tests.aws.player import ARN, BUCKET, ECHO, FUNCTION, VERSION, Answer, Player
 
 _PROBLEM = re.compile(r"(Value '.*?' at '.*?' failed to satisfy constraint: .+?(?=;|$))")
 _WRONG_NAMES: dict[str, tuple[str, str | None]] = {
@@ -104,16 +104,18 @@ def lambda_code_location_zipfile(play: Player) -> None:
 
 
 def lambda_code_location_s3(play: Player) -> None:
-    source = {"S3Bucket": "bucket", "S3Key": "code/code-function.zip"}
+    source = {"S3Bucket": BUCKET, "S3Key": "code/code-function.zip"}
+    play.put(source["S3Key"], ECHO)
     play.create_bare("create_response_s3", Code=source)
     play.step("get-function-response", "get_function", FunctionName=FUNCTION)
+    play.put(source["S3Key"], VERSION)
     play.step("update-function-response", "update_function_code", FunctionName=FUNCTION, **source)
     play.step("get-function-response-updated", "get_function", FunctionName=FUNCTION)
 
 
 def lambda_code_location_s3_errors(play: Player) -> None:
     bucket = {"S3Bucket": "none-of-this-name", "S3Key": "code/code-function.zip"}
-    key = {"S3Bucket": "bucket", "S3Key": "non/existent.zip"}
+    key = {"S3Bucket": BUCKET, "S3Key": "non/existent.zip"}
     play.create_bare("create-error-wrong-bucket", Code=bucket)
     play.create_bare("create-error-wrong-key", Code=key)
     play.create_bare()
