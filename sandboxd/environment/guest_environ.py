@@ -61,11 +61,14 @@ def variables(
     log_stream: str,
     ahead: bool = False,
     credentials: Mapping[str, str] = MappingProxyType({}),
+    services: str = "",
 ) -> dict[str, str]:
     """The whole process environment of a function version; the function's own variables override nothing reserved.
 
     `ahead`: it is initialised before there is an invocation for it. `credentials` are those of its role, if any.
+    `services`: where its clients of AWS's services find these, unless it says so itself.
     """
+    elsewhere = {"AWS_ENDPOINT_URL": services} if services else {}
     door = _PLACEHOLDER_CREDENTIALS if function.policy.invoke else {}
     reserved = {
         "_HANDLER": function.handler,
@@ -81,7 +84,7 @@ def variables(
     if boots_ahead(function.runtime):  # not of a runtime that the function brings along
         reserved["AWS_EXECUTION_ENV"] = f"AWS_Lambda_{function.runtime}"
     own = {key: value for key, value in function.variables or () if key not in RESERVED}
-    return _ORDINARY | door | own | dict(credentials) | reserved | _logging(function) | _EVERYWHERE
+    return _ORDINARY | elsewhere | door | own | dict(credentials) | reserved | _logging(function) | _EVERYWHERE
 
 
 def of_stem(memory_mb: int) -> dict[str, str]:

@@ -126,7 +126,12 @@ class Sandbox:
         )  # fmt: skip
         log_stream = guest_environ.log_stream_name(time.strftime("%Y/%m/%d", time.gmtime()), function.version)
         variables = guest_environ.variables(
-            function, ground.config.region, log_stream, self._ahead, ground.credentials(function)
+            function,
+            ground.config.region,
+            log_stream,
+            self._ahead,
+            ground.credentials(function),
+            ground.config.services_for_functions,
         )
         environ = guest_environ.sealed(variables)
         self._binding = asyncio.get_running_loop().create_future()

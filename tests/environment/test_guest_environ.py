@@ -118,3 +118,12 @@ def test_log_stream_names_differ() -> None:
     names = {guest_environ.log_stream_name("2026/01/31", "7") for _ in range(100)}
     assert len(names) == 100
     assert all(re.fullmatch(r"2026/01/31/\[7\][0-9a-f]{32}", name) for name in names)
+
+
+def test_where_services_are(tmp_path: Path) -> None:
+    elsewhere = "http://10.0.0.1:4566"
+    function = make_function(tmp_path, policy=Policy(invoke=True))
+    environ = guest_environ.variables(function, "us-east-1", "stream", services=elsewhere)
+    assert (environ["AWS_ENDPOINT_URL"], environ["AWS_ENDPOINT_URL_LAMBDA"]) == (elsewhere, "http://127.0.0.1:9002")
+    own = make_function(tmp_path, variables=(("AWS_ENDPOINT_URL", "http://mine"),))
+    assert guest_environ.variables(own, "us-east-1", "stream", services=elsewhere)["AWS_ENDPOINT_URL"] == "http://mine"
