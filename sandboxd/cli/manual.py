@@ -44,8 +44,10 @@ def _write(directory: Path, context: click.Context) -> None:
         page.commands.append((word, _short(below)))
         _write(directory, click.Context(below, info_name=word, parent=context))
     name = context.command_path.replace(" ", "-")
-    # click-man 0.6 means the pages of subcommands by the words that are typed, not by the pages' names.
-    (directory / f"{name}.1").write_text(str(page).replace(rf"\fB{context.command_path}-", rf"\fB{name}-"))
+    # click-man 0.6 heads pages, and means those of subcommands, by the words that are typed: not the pages' names.
+    head = f'.TH "{name.upper()}" "1" "{page.date}" "sandboxd {__version__}" "sandboxd"'
+    body = str(page).partition("\n")[2].replace(rf"\fB{context.command_path}-", rf"\fB{name}-")
+    (directory / f"{name}.1").write_text(f"{head}\n{body}")
 
 
 def _short(command: click.Command) -> str:

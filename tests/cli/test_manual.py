@@ -47,7 +47,7 @@ def test_what_a_page_says(pages: Path) -> None:
     assert "sandboxd-invoke - Invoke the function NAME" in page
     assert """sandboxd invoke hello --payload '{"name": "world"}' --log""" in page  # to be copied into a shell
     assert "-p, --payload JSON|@FILE|- The event; - reads standard input." in page
-    assert "-h, --help" in page
+    assert "-h, --help" in page and page.startswith("SANDBOXD-INVOKE(1) sandboxd SANDBOXD-INVOKE(1) NAME")
     whole = words(pages / "sandboxd.1")
     assert "125 the daemon cannot be reached" in whole
     assert all(f"sandboxd-{name}(1)" in whole for name in COMMANDS)
