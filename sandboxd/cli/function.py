@@ -5,7 +5,6 @@ Room: command line.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -15,7 +14,7 @@ from sandboxd.cli.client import Client
 from sandboxd.cli.context import Context, Failure, complete_function, function_argument, output_option
 from sandboxd.cli.function_options import configuration_options, creation_options, egress_option, members, wait_option
 from sandboxd.cli.output import show_json, show_pairs, show_table
-from sandboxd.cli.upload import package_options, read_package
+from sandboxd.cli.upload import Source, package_options
 from sandboxd.errors import SandboxdError
 
 # What people see of a configuration; `--output json` has all of it.
@@ -48,15 +47,14 @@ def create(
     context: Context,
     /,
     name: str,
-    zip_file: Path | None,
-    directory: Path | None,
+    source: Source,
     allow_egress: list[str],
     allow_invoke: bool,
     wait: bool,
     **settings: Any,
 ) -> None:
-    """Create the function NAME from a zip file or a directory."""
-    request = {"FunctionName": name, "Code": {"ZipFile": read_package(context, zip_file, directory)}}
+    """Create the function NAME from a zip file, a directory or an object in a bucket."""
+    request = {"FunctionName": name, "Code": source.members(context)}
     settings["role"] = settings["role"] or f"arn:aws:iam::{context.config.account_id}:role/sandboxd"
     client = context.client
     configuration = api.create(client, request | members(context, settings))
@@ -88,8 +86,7 @@ def update(
     context: Context,
     /,
     name: str,
-    zip_file: Path | None,
-    directory: Path | None,
+    source: Source,
     allow_egress: list[str],
     no_egress: bool,
     allow_invoke: bool | None,
@@ -106,12 +103,11 @@ def update(
         or (no_egress and allow_egress)
     ):
         raise click.UsageError("--no-env excludes --env, --no-layers --layer, and --no-egress --allow-egress")
-    if not (zip_file or directory or changes or new_policy):
+    if not (source.named or changes or new_policy):
         raise click.UsageError("nothing to update: name at least one option")
     client = context.client
-    if zip_file or directory:
-        package = read_package(context, zip_file, directory)
-        configuration = api.update_code(client, name, package)
+    if source.named:
+        configuration = api.update_code(client, name, source.members(context))
         if changes or new_policy:
             api.wait_ready(client, name)
     if changes:

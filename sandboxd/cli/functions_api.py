@@ -21,9 +21,9 @@ def create(client: Client, request: dict[str, Any]) -> dict[str, Any]:
     return client.call("CreateFunction", "POST", FUNCTIONS, request, timeout=300)
 
 
-def update_code(client: Client, name: str, package: str) -> dict[str, Any]:
-    """UpdateFunctionCode with a package in base64."""
-    return client.call("UpdateFunctionCode", "PUT", function_path(name, "/code"), {"ZipFile": package}, timeout=300)
+def update_code(client: Client, name: str, source: dict[str, str]) -> dict[str, Any]:
+    """UpdateFunctionCode."""
+    return client.call("UpdateFunctionCode", "PUT", function_path(name, "/code"), source, timeout=300)
 
 
 def update_configuration(client: Client, name: str, changes: dict[str, Any]) -> dict[str, Any]:

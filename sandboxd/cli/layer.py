@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ import click
 
 from sandboxd.cli.context import Context, completer, output_option
 from sandboxd.cli.output import show_json, show_pairs, show_table
-from sandboxd.cli.upload import package_options, read_package
+from sandboxd.cli.upload import Source, package_options
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -91,19 +90,18 @@ def publish(
     context: Context,
     /,
     name: str,
-    zip_file: Path | None,
-    directory: Path | None,
+    source: Source,
     description: str | None,
     license_info: str | None,
     runtime: tuple[str, ...],
     architecture: tuple[str, ...],
 ) -> None:
-    """Publish a zip file or a directory as the next version of the layer LAYER, and print the version's ARN.
+    """Publish a package as the next version of the layer LAYER, and print the version's ARN.
 
     What it holds stands below /opt: python/ and bin/ are where functions look for modules and programs.
     """
     members = {
-        "Content": {"ZipFile": read_package(context, zip_file, directory)},
+        "Content": source.members(context),
         "Description": description,
         "LicenseInfo": license_info,
         "CompatibleRuntimes": list(runtime) or None,

@@ -79,6 +79,16 @@ def test_create_sends_only_what_was_said(daemon: Daemon, run: Run, tmp_path: Pat
     assert [r.method for r in daemon.requests] == ["POST"]
 
 
+def test_code_in_a_bucket(daemon: Daemon, run: Run) -> None:
+    daemon.answer(f"POST {BASE}", ACTIVE, 201)
+    daemon.answer(f"PUT {BASE}/f/code", ACTIVE)
+    assert run(*CREATE, "--s3", "s3://b/some/key.zip", "--s3-version", "v", "--no-wait").exit_code == 0
+    code = {"S3Bucket": "b", "S3Key": "some/key.zip", "S3ObjectVersion": "v"}
+    assert daemon.requests[-1].json["Code"] == code
+    assert run("function", "update", "f", "--s3", "s3://b/k", "--no-wait").exit_code == 0
+    assert daemon.requests[-1].json == {"S3Bucket": "b", "S3Key": "k"}
+
+
 def test_create_leaves_nothing_where_its_policy_is_refused(daemon: Daemon, run: Run, code: Path) -> None:
     daemon.answer(f"POST {BASE}", PENDING, 201)
     daemon.answer(f"GET {BASE}/f/configuration", ACTIVE)
@@ -101,8 +111,12 @@ def test_create_that_fails_later(daemon: Daemon, run: Run, code: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ((), "one of --zip and --dir is needed"),
-        (("--dir", ".", "--zip", "{zip}"), "--zip excludes --dir"),
+        ((), "one of --zip, --dir and --s3 is needed"),
+        (("--dir", ".", "--zip", "{zip}"), "--zip, --dir and --s3 exclude one another"),
+        (("--dir", ".", "--s3", "s3://b/k"), "--zip, --dir and --s3 exclude one another"),
+        (("--s3", "b/k"), "'b/k' is not s3://BUCKET/KEY"),
+        (("--s3", "s3://b/"), "'s3://b/' is not s3://BUCKET/KEY"),
+        (("--zip", "{zip}", "--s3-version", "1"), "--s3-version needs --s3"),
         (("--dir", "/nonexistent"), "'/nonexistent' does not exist"),
         (("--zip", "/"), "is a directory"),
         (("--zip", "{zip}", "--env", "A"), "'A' is not NAME=VALUE"),

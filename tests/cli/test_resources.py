@@ -248,7 +248,7 @@ def test_a_function_with_every_setting(server: Daemon, sandboxd: Sandboxd) -> No
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("layer publish l", "one of --zip and --dir is needed"),
+        ("layer publish l", "one of --zip, --dir and --s3 is needed"),
         ("layer get tools", "'tools' is not LAYER:VERSION, such as tools:1"),
         ("layer delete tools:one", "'tools:one' is not LAYER:VERSION"),
         ("layer permission list :1", "':1' is not LAYER:VERSION"),
