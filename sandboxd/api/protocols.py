@@ -88,7 +88,7 @@ class Sources(Protocol):
         ...
 
     def settling(self, uuid: str) -> bool:
-        """Whether batches run that were taken before the last change of a mapping."""
+        """Whether something goes on still as it was before the last change of a mapping."""
         ...
 
     def problem(self, uuid: str) -> str:

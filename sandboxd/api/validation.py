@@ -8,6 +8,7 @@ from __future__ import annotations
 import binascii
 import json
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from sandboxd.api.routes import Query
@@ -181,6 +182,9 @@ def _value_problems(shape: Shape, value: Any, path: str) -> Iterator[str]:
 
 
 def _item_broken(shape: Shape, item: Any) -> Iterator[str]:
+    if isinstance(item, list):
+        assert shape.item is not None
+        return chain(_broken(shape, len(item), "length"), *(_text_broken(shape.item, text) for text in item))
     return _text_broken(shape, item) if isinstance(item, str) else _broken(shape, item, "value")
 
 

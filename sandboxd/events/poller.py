@@ -27,7 +27,7 @@ from sandboxd.model.invocation import InvocationResult
 from sandboxd.model.queue_batch import Item, QueueSource, event, failed, item, pieces, record
 
 _RECEIVED = 10  # messages at most that one request brings or removes
-_LONG_POLL = 20  # seconds, SQS's longest
+_LONG_POLL = 5  # seconds: SQS's longest, 20, would keep whoever changes or disables a mapping waiting
 _ATTRIBUTES_HOLD = 300.0  # seconds for which what a queue says of itself is believed
 _VISIBILITY = 30.0  # seconds, SQS's standard
 _REMOVALS = 3  # tries
@@ -92,35 +92,35 @@ class Poller:
     def __init__(self, source: QueueSource, queues: Queues, target: Target, bounds: Bounds) -> None:
         self._source, self._queues, self._target, self._bounds = source, queues, target, bounds
         self._batches: set[asyncio.Task[None]] = set()
-        self._busy: set[str] = set()  # message groups that run
+        self._busy: dict[str, asyncio.Task[Any]] = {}  # which batch a message group runs in
         self._held_back = 0  # batches that were refused and are tried again
         self._news = asyncio.Event()
         self._visibility, self._known_until = _VISIBILITY, -math.inf
         self._task: asyncio.Task[None] | None = None
-        self._before: Poller | None = None  # whose batches have to be over first
+        self._stopped = False
         self.problem = ""
 
     @property
     def batches(self) -> int:
-        """How many are in memory, with those of the poller before this one."""
-        return len(self._batches) + (self._before.batches if self._before is not None else 0)
+        """How many are in memory."""
+        return len(self._batches)
+
+    @property
+    def over(self) -> bool:
+        """Whether it was stopped, and nothing runs any more."""
+        return self._stopped and not self._batches and (self._task is None or self._task.done())
 
     def begin(self, after: Poller | None = None) -> None:
-        """Poll, once the last batch of another is over."""
-        while after is not None and not after._batches:  # it came to nothing: what it waited for counts
-            after = after._before
-        self._before = after
-        self._task = asyncio.get_running_loop().create_task(self._serve())
+        """Poll, once another that was stopped is over."""
+        self._task = asyncio.get_running_loop().create_task(self._serve(after))
 
     def stop(self) -> None:
-        """Take nothing more; what a request under way brings comes again later."""
-        if self._task is not None:
-            self._task.cancel()
+        """Ask for nothing more. What a request under way brings is run still: cut off, its server might not know it."""
+        self._stopped = True
+        self._news.set()
 
     async def ended(self) -> None:
-        """Return when the last batch is over."""
-        if self._before is not None:
-            await self._before.ended()
+        """Return when what was stopped is over."""
         if self._task is not None:
             await asyncio.wait([self._task])
         while self._batches:
@@ -129,22 +129,20 @@ class Poller:
     async def cut_off(self) -> None:
         """End what runs at once."""
         self.stop()
-        if self._before is not None:
-            await self._before.cut_off()
-        for task in self._batches:
+        for task in (*self._batches, *([self._task] if self._task is not None else [])):
             task.cancel()
         await self.ended()
 
     # taking
 
-    async def _serve(self) -> None:
-        if self._before is not None:
-            await self._before.ended()
-            self._before = None
+    async def _serve(self, after: Poller | None) -> None:
+        if after is not None:
+            await after.ended()
         failures = 0
-        while True:
-            while not self._has_room():
+        while not self._stopped:
+            if not self._has_room():
                 await self._wait(1.0)
+                continue
             reason, batch = "", None
             try:
                 reason = self._target.problem()
@@ -157,7 +155,7 @@ class Poller:
                 reason = "an internal error"
             if reason:
                 self._report(reason)
-                await asyncio.sleep(min(self._pause(failures), _LONG_POLL))
+                await self._wait(min(self._pause(failures), _LONG_POLL))
                 failures += 1
                 continue
             failures = 0
@@ -181,7 +179,7 @@ class Poller:
         # Half of the time is the function's: gathered for longer, messages would be over when they are to run.
         deadline = began + min(source.window, self._visibility / 2)
         with contextlib.suppress(*Unavailable):  # then there is a batch still
-            while items and len(items) < source.batch and self._fits(items):
+            while items and len(items) < source.batch and self._fits(items) and not self._stopped:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
@@ -236,9 +234,11 @@ class Poller:
     async def _handle(self, batch: _Batch) -> None:
         fifo = self._source.fifo
         groups = batch.groups if fifo else set()
-        while groups & self._busy:
-            await self._wait(1.0)
-        self._busy |= groups
+        while before := [self._busy[group] for group in groups if group in self._busy]:
+            await asyncio.wait(before)
+        this = asyncio.current_task()
+        assert this is not None
+        self._busy |= dict.fromkeys(groups, this)
         try:
             items = list(itertools.takewhile(self._is_small, batch.items)) if fifo else batch.items
             for piece in pieces(items, self._bounds.payload):
@@ -249,7 +249,7 @@ class Poller:
         except Exception:
             _log.exception("a batch of %s failed", self._source.arn)
         finally:
-            self._busy -= groups
+            self._busy = {group: task for group, task in self._busy.items() if task is not this}
 
     def _is_small(self, each: Item) -> bool:
         return bool(list(pieces([each], self._bounds.payload)))
@@ -309,7 +309,8 @@ class Poller:
         return float(min(longest, first * 2 ** min(failures, 30)))
 
     async def _wait(self, seconds: float) -> None:
-        self._news.clear()
+        if not self._stopped:
+            self._news.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._news.wait()

@@ -25,7 +25,7 @@ class Sources:
     def __init__(self, config: Config, queues: Queues | None) -> None:
         self._config, self._queues = config, queues
         self._pollers: dict[str, Poller] = {}
-        self._ending: dict[str, Poller] = {}  # that take nothing more, but have batches still
+        self._ending: list[tuple[str, Poller]] = []  # that were stopped and may not be over
         self._sorter = ThreadPoolExecutor(1, "filters")
         self._bounds = Bounds(config.limits.sync_payload_bytes, config.event_backoff, self._crowded, self._sorter)
 
@@ -53,26 +53,30 @@ class Sources:
         assert self._queues is not None
         self.stop(uuid)
         self._pollers[uuid] = Poller(source, self._queues, target, self._bounds)
-        self._pollers[uuid].begin(self._ending.get(uuid))
+        self._pollers[uuid].begin(self._last(uuid))
 
     def stop(self, uuid: str) -> None:
         """Take nothing more for a mapping; what runs may end."""
+        self._ending = [(of, poller) for of, poller in self._ending if not poller.over]
         poller = self._pollers.pop(uuid, None)
         if poller is not None:
             poller.stop()
-            self._ending = {of: each for of, each in self._ending.items() if each.batches} | {uuid: poller}
+            self._ending.append((uuid, poller))
 
     async def ended(self, uuid: str) -> None:
         """Return when nothing of a mapping that was stopped runs any more."""
-        poller = self._ending.get(uuid)
+        poller = self._last(uuid)
         if poller is not None:
             await poller.ended()
-            self._ending = {of: each for of, each in self._ending.items() if each.batches}
 
     def settling(self, uuid: str) -> bool:
-        """Whether batches run that were taken before the last change of a mapping."""
-        poller = self._ending.get(uuid)
-        return poller is not None and poller.batches > 0
+        """Whether something goes on still as it was before the last change of a mapping."""
+        poller = self._last(uuid)
+        return poller is not None and not poller.over
+
+    def _last(self, uuid: str) -> Poller | None:
+        """The one that was stopped last: it began, or begins, when those before it are over."""
+        return next((poller for of, poller in reversed(self._ending) if of == uuid), None)
 
     def problem(self, uuid: str) -> str:
         """Why nothing comes of a mapping at present, or nothing."""
@@ -81,13 +85,13 @@ class Sources:
 
     def stop_all(self) -> None:
         """Take nothing more for any mapping."""
-        for poller in self._pollers.values():
+        for poller in self._every():
             poller.stop()
 
     async def close(self) -> None:
         """Cut off what still runs: its messages come again."""
         self.stop_all()
-        everybody = [*self._pollers.values(), *self._ending.values()]
+        everybody = self._every()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_SECONDS):
                 await asyncio.gather(*(poller.ended() for poller in everybody))
@@ -96,4 +100,7 @@ class Sources:
         self._sorter.shutdown()
 
     def _crowded(self) -> bool:
-        return sum(poller.batches for poller in (*self._pollers.values(), *self._ending.values())) >= _TOGETHER
+        return sum(poller.batches for poller in self._every()) >= _TOGETHER
+
+    def _every(self) -> list[Poller]:
+        return [*self._pollers.values(), *(poller for _, poller in self._ending)]

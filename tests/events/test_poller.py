@@ -424,7 +424,7 @@ def test_a_mapping_that_changes_goes_on_when_what_ran_is_over(tmp_path: Path) ->
             queue.send("b")
             for _ in range(3):
                 sources.poll("u", source, after)
-            assert sources.settling("u")
+            assert sources.settling("u") and sources.polls("u")
             await asyncio.sleep(0.05)
             assert not after.events
             free.set()
