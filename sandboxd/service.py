@@ -169,6 +169,7 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
         lambda function, request: api.handle_invoke_door(function, request),
         budget,
         lambda function: api.credentials(function),
+        lambda function: api.network(function),
     )
     for runtime, other in config.runtimes.items():
         log.info("%s is served by the image of %s", runtime, other)

@@ -19,6 +19,7 @@ from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.names import Names
 from sandboxd.api.principals import Handler, RolesApi, UsersApi
 from sandboxd.api.protocols import Events, Logs, Scheduler
+from sandboxd.api.roles import Roles
 from sandboxd.api.routes import read_query
 from sandboxd.api.validation import read_json
 from sandboxd.config import Config
@@ -47,26 +48,28 @@ class AdminApi:
         store: Store,
         functions: FunctionsApi,
         names: Names,
+        roles: Roles,
         scheduler: Scheduler,
         events: Events,
         logs: Logs,
     ) -> None:
         self._config, self._store, self._functions, self._names = config, store, functions, names
-        self._scheduler, self._events, self._logs = scheduler, events, logs
+        self._roles, self._scheduler, self._events, self._logs = roles, scheduler, events, logs
         self._started = datetime.now(UTC).isoformat(timespec="seconds")
         self._routes: dict[tuple[str, str], Handler] = {
             ("GET", "status"): self._status,
             ("GET", "environments"): self._environments,
             ("GET", "functions/*/policy"): self._get_policy,
             ("PUT", "functions/*/policy"): self._put_policy,
+            ("GET", "functions/*/network"): self._get_network,
             ("GET", "functions/*/logs"): self._read_logs,
             ("GET", "keys"): self._list_keys,
             ("POST", "keys"): self._create_key,
             ("DELETE", "keys/*"): self._delete_key,
             ("POST", "images/refresh"): self._refresh_images,
         }
-        self._routes |= UsersApi(store, store.users, config.account_id).routes()
-        self._routes |= RolesApi(store, store.roles, config.account_id).routes()
+        self._routes |= UsersApi(store, store.users, config.account_id, roles).routes()
+        self._routes |= RolesApi(store, store.roles, config.account_id, roles).routes()
 
     async def handle(self, request: Request) -> Result:
         """Answer a request whose path begins with PREFIX. Raises ApiError."""
@@ -106,17 +109,24 @@ class AdminApi:
         return Result(200, {"Environments": self._scheduler.environments()})
 
     async def _get_policy(self, _: Request, subject: str, __: dict[str, str]) -> Result:
-        return Result(200, _describe(self._functions.policy(self._name(subject))))
+        return Result(200, _describe(self._functions.named(self._name(subject)).policy))
 
     async def _put_policy(self, request: Request, subject: str, _: dict[str, str]) -> Result:
         name = self._name(subject)
         policy = _read_policy(read_json(request.body))
+        self._roles.check_network(dataclasses.replace(self._functions.named(name), policy=policy))
         await self._functions.set_policy(name, policy)
         return Result(200, _describe(policy))
 
+    async def _get_network(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        """What new environments may reach: by the function's own setting, and by its role where that is kept here."""
+        network = self._roles.network(self._functions.named(self._name(subject)))
+        allowed, denied = (*network.egress, *network.hosts), (*network.denied, *network.denied_hosts)
+        return Result(200, {"Allow": [*map(str, allowed)], "Deny": [*map(str, denied)]})
+
     async def _read_logs(self, _: Request, subject: str, query: dict[str, str]) -> Result:
         name = self._name(subject)
-        self._functions.policy(name)
+        self._functions.named(name)
         version = query.get("version", LATEST)
         if version != LATEST and not _VERSION.fullmatch(version):
             raise invalid_parameter("version is $LATEST or a number")
@@ -189,15 +199,17 @@ def endpoint(host: str, port: int) -> str:
 
 
 def _describe(policy: Policy) -> dict[str, Any]:
-    return {"AllowEgress": [str(rule) for rule in (*policy.egress, *policy.hosts)], "AllowInvoke": policy.invoke}
+    stated = [str(rule) for rule in (*policy.egress, *policy.hosts)] if policy.stated else None
+    return {"AllowEgress": stated, "AllowInvoke": policy.invoke}
 
 
 def _read_policy(document: Any) -> Policy:
     if not isinstance(document, dict) or not document.keys() <= {"AllowEgress", "AllowInvoke"}:
         raise invalid_parameter("A policy has AllowEgress and AllowInvoke, and nothing else")
-    egress, invoke = document.get("AllowEgress", []), document.get("AllowInvoke", False)
+    stated, invoke = document.get("AllowEgress"), document.get("AllowInvoke", False)
+    egress = [] if stated is None else stated
     if not isinstance(egress, list) or not all(isinstance(rule, str) for rule in egress):
-        raise invalid_parameter("AllowEgress is a list of CIDR:PORT and HOST:PORT")
+        raise invalid_parameter("AllowEgress is a list of CIDR:PORT and HOST:PORT, or null")
     if not isinstance(invoke, bool):
         raise invalid_parameter("AllowInvoke is true or false")
     try:
@@ -207,7 +219,7 @@ def _read_policy(document: Any) -> Policy:
         check_bounds(networks, [host.port for host in hosts])
     except ValueError as error:
         raise invalid_parameter(f"AllowEgress: {error}") from None
-    return Policy(tuple(networks), tuple(hosts), invoke)
+    return Policy(tuple(networks), tuple(hosts), invoke, stated is not None)
 
 
 def _whole_characters(data: bytes) -> tuple[str, int]:

@@ -20,12 +20,14 @@ from sandboxd.api.permissions import policy_text
 from sandboxd.api.revisions import KIND
 from sandboxd.api.routes import read_query
 from sandboxd.api.sessions import Session
+from sandboxd.api.trust import lets_lambda_assume
 from sandboxd.errors import ApiError
 from sandboxd.http import Request as HttpRequest
 from sandboxd.model.arn import LATEST, function_arn, parse_function_reference
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.iam.decision import ANYBODY, Decision, Principal, Request, decide
 from sandboxd.model.iam.policy import Policy, parse_resource
+from sandboxd.store.principals import Identity
 from sandboxd.store.store import Store
 from sandboxd.store.urls import FunctionUrl
 
@@ -69,6 +71,7 @@ class _Caller:
     principal: Principal
     policies: list[Policy]
     context: dict[str, str]
+    boundary: Policy | None = None
 
 
 Who = str | FunctionVersion | Session
@@ -149,17 +152,32 @@ class Authorizer:
             # Of roles it is asked who may pass them, not whose they are: none is kept here.
             owner = account if action == "iam:PassRole" else _account(resource, account)
             question = Request(principal, action, resource, owner, context)
-            decision = decide(question, policies, policy)
+            decision = decide(question, policies, policy, caller.boundary)
             if decision is not Decision.ALLOWED:
                 raise _denied(principal, action, resource, decision)
             self._check_reachable(operation, resource, owner, account)
-            keys = (statement.keys() for part in (*policies, policy) for statement in part)
+            every = (*policies, policy, caller.boundary or ())
+            keys = (statement.keys() for part in every for statement in part)
             lasts = lasts and all(map(_FLEETING.isdisjoint, keys))
         return lasts
 
     def keeps_role(self, function: FunctionVersion) -> bool:
         """Whether a function's role is kept here."""
-        return self._session(function) is not None
+        return self.role(function) is not None
+
+    def role(self, function: FunctionVersion | Session) -> Identity | None:
+        """The role of a function, None where it is not kept here."""
+        if _account(function.role, "") != self._names.account:
+            return None
+        return self._store.roles.get(function.role.rpartition("/")[2])
+
+    def context(self, function: FunctionVersion | Session) -> dict[str, str]:
+        """The condition keys of a function with its role."""
+        return {
+            "aws:principalarn": function.role,
+            "aws:principaltype": "AssumedRole",
+            "lambda:sourcefunctionarn": function.arn,
+        }
 
     def may_send(self, function: FunctionVersion, arn: str) -> bool:
         """Whether a function's role, where it is kept here, may hand records of events to a destination."""
@@ -172,7 +190,7 @@ class Authorizer:
             return True
         context = self._context({}, arn, self._names.account, HttpRequest("POST", "", {})) | caller.context
         question = Request(caller.principal, action, arn, _account(arn, self._names.account), context)
-        return decide(question, caller.policies, self._policy(arn)) is Decision.ALLOWED
+        return decide(question, caller.policies, self._policy(arn), caller.boundary) is Decision.ALLOWED
 
     def _user(self, key_id: str) -> _Caller:
         name = self._store.keys.user(key_id)
@@ -182,22 +200,17 @@ class Authorizer:
         account = user.account or self._names.account
         arn = f"arn:aws:iam::{account}:user/{user.name}"
         context = {"aws:username": user.name, "aws:principalarn": arn, "aws:principaltype": "User"}
-        return _Caller(Principal((arn,), account), user.policies(), context)
+        return _Caller(Principal((arn,), account), user.policies(), context, user.bounds())
 
     def _session(self, function: FunctionVersion | Session) -> _Caller | None:
         """A function with its role; None where that is not kept here: the function's own permission is all there is."""
-        name = function.role.rpartition("/")[2]
-        role = self._store.roles.get(name)
-        if role is None or _account(function.role, "") != self._names.account:
+        role, account = self.role(function), self._names.account
+        if role is None:
             return None
-        account = self._names.account
-        session = f"arn:aws:sts::{account}:assumed-role/{name}/{function.name}"
-        context = {
-            "aws:principalarn": function.role,
-            "aws:principaltype": "AssumedRole",
-            "lambda:sourcefunctionarn": function.arn,
-        }
-        return _Caller(Principal((session, function.role), account), role.policies(), context)
+        session = f"arn:aws:sts::{account}:assumed-role/{role.name}/{function.name}"
+        policies = role.policies() if lets_lambda_assume(role, function.role, function.arn, account) else []
+        principal = Principal((session, function.role), account)
+        return _Caller(principal, policies, self.context(function), role.bounds())
 
     def _needs(self, operation: str, members: Mapping[str, Any], account: str) -> Iterator[tuple[str, str]]:
         """The actions that an operation takes, each with the ARN of its resource, or `*`."""

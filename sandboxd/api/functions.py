@@ -24,6 +24,7 @@ from sandboxd.api.packages import Packages, Source
 from sandboxd.api.pages import page, read_marker
 from sandboxd.api.protocols import Logs
 from sandboxd.api.reclaim import Reclaimer
+from sandboxd.api.roles import Roles
 from sandboxd.api.runtimes import check_architectures
 from sandboxd.api.tags import check_tags
 from sandboxd.api.tasks import Tasks
@@ -53,6 +54,7 @@ class FunctionsApi:
         packages: Packages,
         reclaimer: Reclaimer,
         allotments: Allotments,
+        roles: Roles,
         logs: Logs,
         downloads: Downloads,
         tasks: Tasks,
@@ -60,7 +62,7 @@ class FunctionsApi:
         self._store, self._configurations, self._names = store, configurations, names
         self._lookup, self._changes, self._versions, self._code_signing = lookup, changes, versions, code_signing
         self._layers, self._packages, self._reclaimer, self._allotments = layers, packages, reclaimer, allotments
-        self._logs, self._downloads, self._tasks = logs, downloads, tasks
+        self._roles, self._logs, self._downloads, self._tasks = roles, logs, downloads, tasks
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -99,6 +101,7 @@ class FunctionsApi:
         with self._changes.unless_handed_on(name):
             try:
                 bare = replace(self._configurations.initial(name, arn, members), layers=layers)
+                self._roles.check(bare)
                 async with self._made_of(bare, source) as version:
                     await self._store.functions.create(version)
             except FunctionExists:
@@ -166,6 +169,8 @@ class FunctionsApi:
         if "Layers" in call.members:
             version = replace(version, layers=self._layers.attached(call.members["Layers"]))
             self._configurations.check_unzipped(version)
+        if "Role" in call.members or "DeadLetterConfig" in call.members:
+            self._roles.check(version)
         with self._changes.unless_handed_on(current.name), self._store.code.keep(version.packages):
             await self._store.functions.describe(version)
         return await self._update(version, {})
@@ -193,9 +198,9 @@ class FunctionsApi:
         self._logs.forget(self._names.account, name)
         return Result(204)
 
-    def policy(self, name: str) -> Policy:
-        """What a function may do. Raises ResourceNotFoundException."""
-        return self._lookup.named(name).policy
+    def named(self, name: str) -> FunctionVersion:
+        """A function as the API shows it. Raises ResourceNotFoundException."""
+        return self._lookup.named(name)
 
     async def set_policy(self, name: str, policy: Policy) -> None:
         """Permit something else; as after an update, environments are made anew."""

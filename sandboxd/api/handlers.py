@@ -33,6 +33,7 @@ from sandboxd.api.protocols import Events, Logs, Scheduler
 from sandboxd.api.provisioned import ProvisionedApi
 from sandboxd.api.reclaim import Reclaimer
 from sandboxd.api.revisions import Revisions
+from sandboxd.api.roles import Roles
 from sandboxd.api.service_model import Operation
 from sandboxd.api.tags import TagsApi
 from sandboxd.api.tasks import Tasks
@@ -71,6 +72,7 @@ class Handlers:
         packages = Packages(store.code, limits, host.neighbours.s3)
         self.authorizer = Authorizer(store, names)
         self.allotments = allotments = Allotments(store, names, changes, scheduler, limits)
+        self.roles = Roles(store, names, self.authorizer, scheduler, allotments)
         lookup = Lookup(store, names, changes, revisions)
         versions = VersionsApi(store, configurations, lookup, changes, host.reclaimer, allotments)
         code_signing = CodeSigningApi(store, names, lookup)
@@ -87,6 +89,7 @@ class Handlers:
             packages,
             host.reclaimer,
             allotments,
+            self.roles,
             host.logs,
             host.downloads,
             host.tasks,

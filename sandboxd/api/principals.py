@@ -10,14 +10,16 @@ import json
 import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sandboxd.api.calls import Result
 from sandboxd.api.errors import invalid_parameter
+from sandboxd.api.roles import Roles
+from sandboxd.api.trust import DEFAULT
 from sandboxd.api.validation import read_json
 from sandboxd.errors import ApiError
 from sandboxd.http import Request
-from sandboxd.model.iam.policy import MalformedPolicy, parse_identity
+from sandboxd.model.iam.policy import MalformedPolicy, parse_identity, parse_trust
 from sandboxd.store.principals import ADMIN, Identity, NameTaken, Principals
 from sandboxd.store.store import Store
 
@@ -27,6 +29,8 @@ _NAME = re.compile(
 _POLICY_NAME = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
 _ACCOUNT = re.compile(r"\d{12}", re.ASCII)
 Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
+_TRUST = "AssumeRolePolicyDocument"
+T = TypeVar("T")
 _POLICIES = 10  # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: of one principal
 
 
@@ -35,8 +39,8 @@ class PrincipalsApi:
 
     noun = ""  # as in paths
 
-    def __init__(self, store: Store, kept: Principals, account: str) -> None:
-        self._store, self._kept, self._account = store, kept, account
+    def __init__(self, store: Store, kept: Principals, account: str, roles: Roles) -> None:
+        self._store, self._kept, self._account, self._roles = store, kept, account, roles
         self._one = asyncio.Lock()  # a policy is put to those that the one before left
 
     def routes(self) -> dict[tuple[str, str], Handler]:
@@ -49,6 +53,8 @@ class PrincipalsApi:
             ("DELETE", f"{paths}/*"): self.delete,
             ("PUT", f"{paths}/*/policies"): self.put_policy,
             ("DELETE", f"{paths}/*/policies"): self.delete_policy,
+            ("PUT", f"{paths}/*/boundary"): self.put_boundary,
+            ("DELETE", f"{paths}/*/boundary"): self.delete_boundary,
         }
 
     async def list(self, _: Request, __: str, ___: dict[str, str]) -> Result:
@@ -58,28 +64,37 @@ class PrincipalsApi:
     async def create(self, request: Request, _: str, __: dict[str, str]) -> Result:
         """Add one: UserName or RoleName and, of a user where it is another, AccountId."""
         member = f"{self.noun.title()}Name"
-        body = _members(request, {member}, {"AccountId"} if self.noun == "user" else set())
-        name, account = body[member], body.get("AccountId", "")
+        optional = {"AccountId"} if self.noun == "user" else {_TRUST}
+        body = _members(request, {member}, optional)
+        name, account, trust = body[member], body.get("AccountId", ""), body.get(_TRUST, "")
         if not _NAME.fullmatch(name):
             raise invalid_parameter(f"{member} is up to 64 letters, digits and _+=,.@-")
         if account and not _ACCOUNT.fullmatch(account):
             raise invalid_parameter("AccountId is 12 digits")
+        if trust:
+            _checked(parse_trust, trust)
         try:
-            made = await self._kept.create(name, account)
+            made = await self._kept.create(name, account, trust)
         except NameTaken:
             text = f"{self.noun.title()} with name {name} already exists."
             raise ApiError("EntityAlreadyExistsException", text, 409) from None
+        self._changed(None, made)
         return Result(201, self._describe(made))
 
     async def get(self, _: Request, subject: str, __: dict[str, str]) -> Result:
         """One with the policies."""
         identity = self._named(subject)
         documents = {name: json.loads(document) for name, document in identity.documents.items()}
-        return Result(200, self._describe(identity) | {"PolicyDocuments": documents})
+        answer = self._describe(identity) | {"PolicyDocuments": documents}
+        if identity.boundary:
+            answer["PermissionsBoundary"] = json.loads(identity.boundary)
+        return Result(200, answer)
 
     async def delete(self, _: Request, subject: str, __: dict[str, str]) -> Result:
         """Remove one with the policies."""
-        await self._kept.delete(self._named(subject).name)
+        identity = self._named(subject)
+        await self._kept.delete(identity.name)
+        self._changed(identity, None)
         return Result(204)
 
     async def put_policy(self, request: Request, subject: str, _: dict[str, str]) -> Result:
@@ -88,17 +103,14 @@ class PrincipalsApi:
         name, document = body["PolicyName"], body["PolicyDocument"]
         if not _POLICY_NAME.fullmatch(name):
             raise invalid_parameter("PolicyName is up to 128 letters, digits and _+=,.@-")
-        try:
-            parse_identity(document)
-        except MalformedPolicy as error:
-            raise ApiError("MalformedPolicyDocumentException", str(error)) from None
+        _checked(parse_identity, document)
         async with self._one:
             identity = self._named(subject)
             documents = identity.documents | {name: document}
             if len(documents) > _POLICIES:
                 quota = f"PoliciesPer{self.noun.title()}: {_POLICIES}"
                 raise ApiError("LimitExceededException", f"Cannot exceed quota for {quota}", 409)
-            await self._kept.update(replace(identity, documents=documents))
+            await self._update(identity, replace(identity, documents=documents))
         return Result(204)
 
     async def delete_policy(self, _: Request, subject: str, query: dict[str, str]) -> Result:
@@ -110,8 +122,34 @@ class PrincipalsApi:
                 text = f"The {self.noun} policy with name {name[:128]} cannot be found."
                 raise ApiError("ResourceNotFoundException", text, 404)
             documents = {key: document for key, document in identity.documents.items() if key != name}
-            await self._kept.update(replace(identity, documents=documents))
+            await self._update(identity, replace(identity, documents=documents))
         return Result(204)
+
+    async def put_boundary(self, request: Request, subject: str, _: dict[str, str]) -> Result:
+        """Let the policies of one allow nothing beyond another: PolicyDocument, which is a text."""
+        document = _members(request, {"PolicyDocument"}, set())["PolicyDocument"]
+        _checked(parse_identity, document)
+        async with self._one:
+            identity = self._named(subject)
+            await self._update(identity, replace(identity, boundary=document))
+        return Result(204)
+
+    async def delete_boundary(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        """Take the boundary away."""
+        async with self._one:
+            identity = self._named(subject)
+            if not identity.boundary:
+                text = f"The {self.noun} {identity.name} has no permissions boundary."
+                raise ApiError("ResourceNotFoundException", text, 404)
+            await self._update(identity, replace(identity, boundary=""))
+        return Result(204)
+
+    async def _update(self, before: Identity, after: Identity) -> None:
+        await self._kept.update(after)
+        self._changed(before, after)
+
+    def _changed(self, before: Identity | None, after: Identity | None) -> None:
+        """What follows when one was made, changed or deleted."""
 
     def _named(self, name: str) -> Identity:
         identity = self._kept.get(name)
@@ -135,6 +173,31 @@ class RolesApi(PrincipalsApi):
 
     noun = "role"
 
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """What the paths are answered by."""
+        return super().routes() | {("PUT", "roles/*/trust"): self.put_trust}
+
+    async def put_trust(self, request: Request, subject: str, _: dict[str, str]) -> Result:
+        """Say who may assume a role: PolicyDocument, which is a text."""
+        document = _members(request, {"PolicyDocument"}, set())["PolicyDocument"]
+        _checked(parse_trust, document)
+        async with self._one:
+            identity = self._named(subject)
+            await self._update(identity, replace(identity, trust=document))
+        return Result(204)
+
+    async def _update(self, before: Identity, after: Identity) -> None:
+        _checked(self._roles.check_role, after)
+        await super()._update(before, after)
+
+    def _changed(self, before: Identity | None, after: Identity | None) -> None:
+        found = after or before
+        assert found is not None
+        self._roles.changed(found.name, before, after)
+
+    def _describe(self, identity: Identity) -> dict[str, Any]:
+        return super()._describe(identity) | {_TRUST: json.loads(identity.trust or DEFAULT)}
+
 
 class UsersApi(PrincipalsApi):
     """Users, who have keys."""
@@ -147,6 +210,13 @@ class UsersApi(PrincipalsApi):
             raise invalid_parameter(f"{ADMIN} cannot be deleted: keys that name no user are that one's")
         await self._store.delete_user(subject)
         return Result(204)
+
+
+def _checked(check: Callable[[T], object], document: T) -> None:
+    try:
+        check(document)
+    except MalformedPolicy as error:
+        raise ApiError("MalformedPolicyDocumentException", str(error)) from None
 
 
 def _members(request: Request, required: set[str], optional: set[str]) -> dict[str, str]:

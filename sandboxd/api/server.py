@@ -41,6 +41,7 @@ from sandboxd.http import Request, Response
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult
 from sandboxd.model.limits import Limits
+from sandboxd.model.network import Network
 from sandboxd.services import Neighbours
 from sandboxd.store.store import Store
 from sandboxd.store.urls import Places
@@ -78,9 +79,9 @@ class Api:
         self._errors = ErrorWriter(model.errors)
         self._urls = UrlDoor(config, self._places, lambda account: own, self._errors, self._verify, self._verifier)
         self._routes = Routes(model.operations.values())
-        self._admin = AdminApi(config, store, own.functions, own.names, scheduler, events, logs)
+        self._admin = AdminApi(config, store, own.functions, own.names, own.roles, scheduler, events, logs)
         self._tcp_origin = endpoint(*config.api_listen)
-        self._scheduler, self._allotments = scheduler, own.allotments
+        self._roles = own.roles
         own.allotments.apply_all()
         self._tasks.start_patient(self._renew_in_time())
 
@@ -182,11 +183,7 @@ class Api:
 
     def renew_credentials(self) -> None:
         """Replace the environments of functions whose role is kept here: credentials end."""
-        renewed = [version for version in self._store.functions.every_version() if self._authorizer.keeps_role(version)]
-        for version in renewed:
-            self._scheduler.retire(version.key)
-        for name in {version.name for version in renewed}:  # what is provisioned is made anew
-            self._allotments.apply(name)
+        self._roles.renew()
 
     async def _renew_in_time(self) -> None:
         while True:
@@ -203,6 +200,10 @@ class Api:
     def credentials(self, function: FunctionVersion) -> dict[str, str]:
         """The environment variables by which a function has the permissions of its role, where that is kept here."""
         return self._sessions.credentials(function) if self._authorizer.keeps_role(function) else {}
+
+    def network(self, function: FunctionVersion) -> Network:
+        """What an environment of a function may reach. Raises ApiError where it may not be made."""
+        return self._roles.network(function)
 
     def _secret(self, key_id: str, token: str | None) -> str | None:
         return self._store.keys.secret(key_id) if token is None else self._sessions.secret(key_id, token)

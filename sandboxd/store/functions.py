@@ -191,7 +191,8 @@ def _version(record: str) -> FunctionVersion:
     policy = fields.pop("policy")
     rules = (EgressRule(IPv4Network(r["network"]), r["port_first"], r["port_last"]) for r in policy["egress"])
     hosts = (HostRule(**host) for host in policy.get("hosts", ()))  # a record of before there were any
-    return FunctionVersion(**fields, policy=Policy(tuple(rules), tuple(hosts), policy["invoke"]))
+    stated = policy.get("stated", bool(policy["egress"] or policy.get("hosts")))  # as before
+    return FunctionVersion(**fields, policy=Policy(tuple(rules), tuple(hosts), policy["invoke"], stated))
 
 
 def _tuples(value: Any) -> Any:

@@ -24,16 +24,26 @@ class NameTaken(SandboxdError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One user or role; `account` is empty where it is the instance's own, `create_date` is in ISO 8601."""
+    """One user or role; `account` is empty where it is the instance's own, `create_date` is in ISO 8601.
+
+    `trust` is a role's policy of who may assume it, empty for the one that lets Lambda; `boundary` the policy beyond
+    which its others allow nothing, empty where there is none. Both are as they were put.
+    """
 
     name: str
     account: str
     create_date: str
     documents: dict[str, str] = field(default_factory=dict)  # policies by name, as they were put
+    trust: str = ""
+    boundary: str = ""
 
     def policies(self) -> list[Policy]:
         """The policies as the evaluator takes them."""
         return [parse_identity(document) for document in self.documents.values()]
+
+    def bounds(self) -> Policy | None:
+        """The boundary as the evaluator takes it."""
+        return parse_identity(self.boundary) if self.boundary else None
 
 
 class Principals:
@@ -54,9 +64,9 @@ class Principals:
         """All, by name."""
         return [identity for _, identity in sorted(self._kept.items())]
 
-    async def create(self, name: str, account: str = "") -> Identity:
+    async def create(self, name: str, account: str = "", trust: str = "") -> Identity:
         """Add one that may do nothing. Raises NameTaken."""
-        identity = Identity(name, account, datetime.now(UTC).isoformat(timespec="seconds"))
+        identity = Identity(name, account, datetime.now(UTC).isoformat(timespec="seconds"), trust=trust)
         row = (self._kind, name, _record(identity))
         try:
             await self._database.write(lambda c: c.execute("INSERT INTO principals VALUES (?, ?, ?)", row))
@@ -66,7 +76,7 @@ class Principals:
         return identity
 
     async def update(self, identity: Identity) -> None:
-        """Give one other policies."""
+        """Give one other policies, trust or boundary."""
         row = (_record(identity), self._kind, identity.name)
         statement = "UPDATE principals SET record = ? WHERE (kind, name) = (?, ?)"
         await self._database.write(lambda c: c.execute(statement, row))

@@ -302,6 +302,41 @@ def test_decisions(
     assert decide(asked(principal=principal), policies, policy) is expected
 
 
+# access_policies_boundaries.html: what identity policies and boundary both allow; a resource policy that names a user
+# or a session itself is not limited by what the boundary does not say, one that names a session's role is.
+WITHIN, BEYOND, NEVER = statement(), statement(action="s3:*"), statement("Deny")
+BOUNDED: list[tuple[str, Principal, list[dict[str, Any]], list[dict[str, Any]], dict[str, Any], Decision]] = [
+    ("both", ALICE, [YES], [], WITHIN, Decision.ALLOWED),
+    ("boundary alone", ALICE, [], [], WITHIN, Decision.NO_IDENTITY),
+    ("identity alone", ALICE, [YES], [], BEYOND, Decision.NO_BOUNDARY),
+    ("boundary denies", ALICE, [YES], [of_resource(USER)], NEVER, Decision.DENIED_BY_BOUNDARY),
+    ("identity denies", ALICE, [YES, NO], [], WITHIN, Decision.DENIED_BY_IDENTITY),
+    ("a user by name", ALICE, [], [of_resource(USER)], BEYOND, Decision.ALLOWED),
+    ("everybody", ALICE, [], [of_resource("*")], BEYOND, Decision.NO_BOUNDARY),
+    ("a session by name", SESSION, [], [of_resource({"AWS": SESSION.arn})], BEYOND, Decision.ALLOWED),
+    ("a session by its role", SESSION, [], [of_resource({"AWS": SESSION.names[1]})], BEYOND, Decision.NO_BOUNDARY),
+    ("a session by its role, within", SESSION, [], [of_resource({"AWS": SESSION.names[1]})], WITHIN, Decision.ALLOWED),
+    ("across", BOB, [YES], [of_resource({"AWS": BOB.arn})], BEYOND, Decision.NO_BOUNDARY),
+    ("across, within", BOB, [YES], [of_resource({"AWS": BOB.arn})], WITHIN, Decision.ALLOWED),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "principal", "identity", "resource", "boundary", "expected"), BOUNDED, ids=lambda v: str(v)[:40]
+)
+def test_boundaries(
+    name: str,
+    principal: Principal,
+    identity: list[dict[str, Any]],
+    resource: list[dict[str, Any]],
+    boundary: dict[str, Any],
+    expected: Decision,
+) -> None:
+    policies = [parse_identity(document(row)) for row in identity]
+    policy = parse_resource(document(*resource)) if resource else ()
+    assert decide(asked(principal=principal), policies, policy, parse_identity(document(boundary))) is expected
+
+
 def test_a_source_that_a_service_names_is_asked_for() -> None:
     # https://docs.aws.amazon.com/lambda/latest/dg/access-control-resource-based.html
     row = of_resource({"Service": "s3.amazonaws.com"}) | {"Condition": {"ArnLike": {"AWS:SourceArn": "arn:aws:s3:::b"}}}

@@ -56,8 +56,10 @@ class Decision(Enum):
     ALLOWED = ""
     DENIED_BY_IDENTITY = "with an explicit deny in an identity-based policy"
     DENIED_BY_RESOURCE = "with an explicit deny in a resource-based policy"
+    DENIED_BY_BOUNDARY = "with an explicit deny in a permissions boundary"
     NO_IDENTITY = "because no identity-based policy allows the {} action"
     NO_RESOURCE = "because no resource-based policy allows the {} action"
+    NO_BOUNDARY = "because no permissions boundary allows the {} action"
 
 
 class _Grant(Enum):
@@ -66,12 +68,21 @@ class _Grant(Enum):
     PRINCIPAL = 2
 
 
-def decide(request: Request, identity: Iterable[Policy], resource: Policy = ()) -> Decision:
-    """Whether the request is allowed by the policies of who asks and of what is asked for."""
+def decide(
+    request: Request, identity: Iterable[Policy], resource: Policy = (), boundary: Policy | None = None
+) -> Decision:
+    """Whether the request is allowed by the policies of who asks, within its boundary, and of what is asked for.
+
+    Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/access_policies_boundaries.html
+    """
     own = [statement for policy in identity for statement in policy if _covers(statement, request)]
     if any(not statement.allows for statement in own):
         return Decision.DENIED_BY_IDENTITY
-    granted = _Grant.NONE
+    bounds = [statement for statement in boundary or () if _covers(statement, request)]
+    if any(not statement.allows for statement in bounds):
+        return Decision.DENIED_BY_BOUNDARY
+    bounded = boundary is None or bool(bounds)
+    granted, by_name = _Grant.NONE, False
     for statement in resource:
         assert statement.principals is not None
         grant = _named(statement.principals, request.principal)
@@ -80,12 +91,18 @@ def decide(request: Request, identity: Iterable[Policy], resource: Policy = ()) 
         if not statement.allows:
             return Decision.DENIED_BY_RESOURCE
         granted = max(granted, grant, key=lambda kind: kind.value)
+        # What names a user, or a session, itself is no matter of its boundary; what names a session's role is.
+        by_name = by_name or {("AWS", name) for name in request.principal.names[:1]} <= statement.principals.named
     if not request.principal.account:
         return Decision.ALLOWED if granted is _Grant.PRINCIPAL else Decision.NO_RESOURCE
     if request.principal.account == request.account:
-        return Decision.ALLOWED if own or granted is _Grant.PRINCIPAL else Decision.NO_IDENTITY
+        if (own and bounded) or (granted is _Grant.PRINCIPAL and (bounded or by_name)):
+            return Decision.ALLOWED
+        return Decision.NO_BOUNDARY if own or granted is _Grant.PRINCIPAL else Decision.NO_IDENTITY
     if not own:
         return Decision.NO_IDENTITY
+    if not bounded:
+        return Decision.NO_BOUNDARY
     return Decision.NO_RESOURCE if granted is _Grant.NONE else Decision.ALLOWED
 
 

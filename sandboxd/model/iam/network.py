@@ -41,6 +41,11 @@ def within(statement: Statement, resource: str) -> bool:
     return any(_covers(place, asked, statement.allows) for place in _places(statement))
 
 
+def statements(policies: Iterable[Policy]) -> list[Statement]:
+    """What policies say of connecting."""
+    return [statement for policy in policies for statement in policy if concerns(statement)]
+
+
 def check_role(policies: Iterable[Policy]) -> None:
     """See that the policies of one role can be held by the router. Raises MalformedPolicy, naming the statement."""
     allowed: list[Place] = []
@@ -65,16 +70,29 @@ def check_role(policies: Iterable[Policy]) -> None:
         raise MalformedPolicy(f"The network destinations of a role's policies: {error}.") from None
 
 
-def network(policies: Iterable[Policy], context: Context, own: Permission | None) -> Network:
-    """What a role permits to who is known by a context, within a function's own setting where it has one.
+def network(
+    policies: Iterable[Policy], context: Context, own: Permission | None, boundary: Policy | None = None
+) -> Network:
+    """What a role permits to who is known by a context, within its boundary and a function's own setting where it has
+    them.
 
     A condition that asks for something else never allows, and never keeps from denying. Raises ValueError where it is
     more than the router has room for.
     """
-    allowed: list[Place] = []
+    granted = [] if own is None else [own]
     denied: list[Permission] = []
     narrowed: list[Permission] = []
-    for statement in (statement for policy in policies for statement in policy):
+    for part in (policies, *([] if boundary is None else [[boundary]])):
+        granted.append(_allowed((statement for policy in part for statement in policy), context, narrowed, denied))
+    return compiled(granted, narrowed, denied)
+
+
+def _allowed(
+    statements: Iterable[Statement], context: Context, narrowed: list[Permission], denied: list[Permission]
+) -> Permission:
+    """What statements allow; what they deny is added to the lists, as all there is but some or as itself."""
+    allowed: list[Place] = []
+    for statement in statements:
         if not concerns(statement):
             continue
         holds = [
@@ -94,8 +112,7 @@ def network(policies: Iterable[Policy], context: Context, own: Permission | None
             allowed += places
         elif not places:
             allowed.append(None)
-    granted = [_permission(allowed)] if own is None else [own, _permission(allowed)]
-    return compiled(granted, narrowed, denied)
+    return _permission(allowed)
 
 
 def _check(statement: Statement) -> None:

@@ -19,12 +19,15 @@ from sandboxd.model.iam.glob import Wild, literal, variables
 IDENTITY_LIMIT = 6144
 # https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html: bytes of a function's policy
 RESOURCE_LIMIT = 20_480
+# https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: characters of a role's trust policy
+TRUST_LIMIT = 2048
 
 _VERSIONS = ("2012-10-17", "2008-10-17")
 _ELEMENTS = {"Sid", "Effect", "Action", "NotAction", "Resource", "NotResource", "Condition"}
 _PRINCIPALS = {"Principal", "NotPrincipal"}
 _ACTION = re.compile(r"\*|[a-zA-Z0-9*?-]+:[a-zA-Z0-9*?]+")
 _RESOURCE = re.compile(r"\*|arn:[^:]*:[^:]*:[^:]*:[^:]*:.+", re.DOTALL)
+_ASSUME = re.compile(r"sts:(AssumeRole|AssumeRoleWith[A-Za-z]+|\*|SetSourceIdentity|SetContext|TagSession)")
 _SID = re.compile(r"[a-zA-Z0-9_-]*")
 
 
@@ -78,10 +81,21 @@ def parse_resource(text: str) -> Policy:
     return _parse(text, with_principals=True)
 
 
-def _parse(text: str, with_principals: bool) -> Policy:
+@functools.lru_cache(256)
+def parse_trust(text: str) -> Policy:
+    """A role's trust policy: who may assume it. Raises MalformedPolicy.
+
+    Source: https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_create_for-service.html
+    """
+    if len(text) > TRUST_LIMIT:
+        raise MalformedPolicy(f"Cannot exceed quota for ACLSizePerRole: {TRUST_LIMIT}")
+    return _parse(text, with_principals=True, trust=True)
+
+
+def _parse(text: str, with_principals: bool, trust: bool = False) -> Policy:
     try:
         document = json.loads(text, object_pairs_hook=_unique)
-        return _document(document, with_principals)
+        return _document(document, with_principals, trust)
     except RecursionError:
         raise MalformedPolicy("Syntax errors in policy.") from None
     except json.JSONDecodeError:
@@ -97,7 +111,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _document(document: Any, with_principals: bool) -> Policy:
+def _document(document: Any, with_principals: bool, trust: bool) -> Policy:
     if not isinstance(document, dict) or not document.keys() <= {"Version", "Id", "Statement"}:
         raise ValueError("Syntax errors in policy.")
     if document.get("Version", _VERSIONS[1]) not in _VERSIONS:
@@ -109,11 +123,25 @@ def _document(document: Any, with_principals: bool) -> Policy:
     rows = statements if isinstance(statements, list) else [statements]
     if not rows:
         raise ValueError("Syntax errors in policy.")
-    policy = tuple(_statement(row, with_principals) for row in rows)
+    policy = tuple(_statement(_of_trust(row) if trust else row, with_principals) for row in rows)
     sids = [statement.sid for statement in policy if statement.sid]
     if len(sids) != len(set(sids)):
         raise ValueError("Statement IDs (SID) in a single policy must be unique.")
     return policy
+
+
+def _of_trust(row: Any) -> Any:
+    """A statement of a trust policy as any other: its resource is the role."""
+    if not isinstance(row, dict):
+        return row
+    for stray in ("Resource", "NotResource", "NotAction", "NotPrincipal"):
+        if stray in row:
+            raise ValueError(f"Has prohibited field {stray}")
+    actions = row.get("Action", ())
+    for action in actions if isinstance(actions, list) else [actions]:
+        if not isinstance(action, str) or not _ASSUME.fullmatch(action):
+            raise ValueError("AssumeRole policy may only specify STS AssumeRole actions.")
+    return row | {"Resource": "*"}
 
 
 def _statement(row: Any, with_principals: bool) -> Statement:
