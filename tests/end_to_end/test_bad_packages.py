@@ -20,6 +20,7 @@ from tests.end_to_end.test_life_of_a_function import eventually
 from tests.support import packages
 from tests.support.daemon import FUNCTIONS, Answer, Daemon
 from tests.support.packages import zip_of
+from tests.support.places import TIME_FACTOR
 
 APP = "def handler(event, context):\n    return 1\n"
 NOT_UNZIPPED = "Could not unzip uploaded file. Please check your file, then try to upload again."
@@ -41,6 +42,7 @@ def upload(daemon: Daemon, package: bytes, name: str = "refused") -> Answer:
     request = {
         "FunctionName": name, "Runtime": "python3.13", "Handler": "app.handler",
         "Role": "arn:aws:iam::000000000000:role/test", "Code": {"ZipFile": base64.b64encode(package).decode()},
+        "Timeout": round(3 * TIME_FACTOR),
     }  # fmt: skip
     return daemon.request("POST", FUNCTIONS, request)
 

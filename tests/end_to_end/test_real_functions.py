@@ -12,6 +12,7 @@ import pytest
 
 from tests.conftest import Deployed
 from tests.support.daemon import Daemon
+from tests.support.places import TIME_FACTOR
 
 PHOTO = (Path(__file__).parent / "data" / "photo.jpg").read_bytes()
 Way = Callable[[Daemon, str, Any, Path], tuple[Any, str]]
@@ -178,4 +179,4 @@ def test_what_a_function_sees(daemon: Daemon, deployed: Deployed) -> None:
     assert context["log_stream_name"] == environ["AWS_LAMBDA_LOG_STREAM_NAME"]
     assert context["memory_limit_in_mb"] == "192"
     assert context["client_context"] == {"k": "v"}
-    assert 5_000 < context["remaining_ms"] <= 10_000
+    assert 5_000 * TIME_FACTOR < context["remaining_ms"] <= 10_000 * TIME_FACTOR

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from tests.conftest import Deployed
+from tests.end_to_end.test_life_of_a_function import eventually
 from tests.support.daemon import Daemon
+from tests.support.places import TIME_FACTOR
 
 
 @pytest.fixture
 def streaming(deployed: Deployed) -> str:
-    return deployed("streaming", Timeout=3)
+    return deployed("streaming", Timeout=round(3 * TIME_FACTOR))
 
 
 def events(daemon: Daemon, name: str, event: str, **members: Any) -> tuple[list[tuple[float, bytes]], dict[str, str]]:
@@ -43,7 +45,7 @@ def test_pieces_come_while_the_function_makes_them(daemon: Daemon, streaming: st
     assert "REPORT" in base64.b64decode(complete.pop("LogResult")).decode()
     assert complete == {}
     assert whole(events(daemon, streaming, "slowly")[0]) == b"one two three "
-    assert [row["Invocations"] for row in daemon.environments(streaming)] == [2]
+    eventually(lambda: [row["Invocations"] for row in daemon.environments(streaming)] == [2])
 
 
 def test_an_answer_may_be_larger_than_a_whole_one_and_has_a_limit(daemon: Daemon, streaming: str) -> None:
@@ -80,12 +82,12 @@ def test_a_client_that_goes_away_leaves_the_function_to_its_end(daemon: Daemon, 
     answer = client.invoke_with_response_stream(FunctionName=streaming, Payload=b'"large"')
     next(iter(answer["EventStream"]))
     answer["EventStream"].close()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 20 * TIME_FACTOR
     while daemon.environments(streaming)[0]["State"] not in ("Idle", "Frozen"):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     assert daemon.invoke(streaming, "whole").json == "whole"
-    assert [row["Invocations"] for row in daemon.environments(streaming)] == [2]
+    eventually(lambda: [row["Invocations"] for row in daemon.environments(streaming)] == [2])
 
 
 def test_what_does_not_come_to_run_is_an_error_of_http(daemon: Daemon) -> None:
