@@ -15,6 +15,17 @@ from sandboxd.cli.client import function_path
 from sandboxd.cli.context import Context, function_argument, output_option
 from sandboxd.cli.output import show_json, show_table
 
+_MEMBERS = {
+    "principal": "Principal",
+    "action": "Action",
+    "source_arn": "SourceArn",
+    "source_account": "SourceAccount",
+    "organization": "PrincipalOrgID",
+    "event_source_token": "EventSourceToken",
+    "url_auth": "FunctionUrlAuthType",
+    "via_url": "InvokedViaFunctionUrl",
+}
+
 
 @click.group
 def permission() -> None:
@@ -31,12 +42,20 @@ def permission() -> None:
 @click.option("--action", default="lambda:InvokeFunction", show_default=True, help="What is permitted.")
 @click.option("--source-arn", help="The resource for which a service asks; * and ? are wildcards.")
 @click.option("--source-account", help="The account for which a service asks.")
+@click.option("--organization", metavar="ID", help="The organization to which who asks has to belong.")
+@click.option("--event-source-token", metavar="TOKEN", help="What an Alexa skill has to bring.")
+@click.option(
+    "--url-auth",
+    type=click.Choice(["AWS_IAM", "NONE"]),
+    help="With lambda:InvokeFunctionUrl: only while the URL asks for this.",
+)
+@click.option("--via-url", is_flag=True, default=None, help="With lambda:InvokeFunction: only through the URL.")
 @output_option
 @click.pass_obj
-def add(context: Context, /, name: str, statement: str, **options: str | None) -> None:
+def add(context: Context, /, name: str, statement: str, **options: Any) -> None:
     """Add a statement with the id STATEMENT to the policy of the function NAME, and print it."""
-    members = {"".join(map(str.title, option.split("_"))): value for option, value in options.items()}
-    body = {"StatementId": statement} | {member: value for member, value in members.items() if value is not None}
+    given = {_MEMBERS[option]: value for option, value in options.items() if value is not None}
+    body = {"StatementId": statement} | given
     answer = context.client.call("AddPermission", "POST", function_path(name, "/policy"), body)
     show_json(json.loads(answer["Statement"]))
 

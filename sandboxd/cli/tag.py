@@ -26,7 +26,10 @@ def _pairs(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> di
 
 @click.group
 def tag() -> None:
-    """Put, list and remove tags of functions."""
+    """Put, list and remove tags of functions.
+
+    NAME may be the ARN of another resource that has tags, such as an event source mapping's.
+    """
 
 
 @tag.command(epilog="Example: sandboxd tag put hello team=payments stage=live")
@@ -69,6 +72,8 @@ def remove(context: Context, name: str, keys: tuple[str, ...]) -> None:
 
 
 def _path(context: Context, name: str) -> str:
-    """Tags are named by a function's ARN only."""
-    configuration = context.client.call("GetFunctionConfiguration", "GET", function_path(name, "/configuration"))
-    return f"/2017-03-31/tags/{quote(configuration['FunctionArn'], safe='')}"
+    """Tags are those of an ARN, which may be another resource's than a function's."""
+    if not name.startswith("arn:"):
+        path = function_path(name, "/configuration")
+        name = context.client.call("GetFunctionConfiguration", "GET", path)["FunctionArn"]
+    return f"/2017-03-31/tags/{quote(name, safe='')}"

@@ -84,7 +84,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if status != 204:
             self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if content:  # a peer that has heard all may be gone
+            self.wfile.write(content)
         self.close_connection = True
 
 

@@ -175,6 +175,7 @@ def test_update_of_everything_in_order(daemon: Daemon, run: Run, code: Path) -> 
         (("--tmp", "600"), f"{BASE}/f/configuration", {"EphemeralStorage": {"Size": 600}}),
         (("--description", ""), f"{BASE}/f/configuration", {"Description": ""}),
         (("--no-egress",), POLICY, {"AllowEgress": [], "AllowInvoke": True}),
+        (("--role-egress",), POLICY, {"AllowEgress": None, "AllowInvoke": True}),
         (("--allow-egress", "192.0.2.0/24:80"), POLICY, {"AllowEgress": ["192.0.2.0/24:80"], "AllowInvoke": True}),
         (("--deny-invoke",), POLICY, {"AllowEgress": ["10.0.0.0/8:1"], "AllowInvoke": False}),
     ],
@@ -219,12 +220,17 @@ def test_get_shows_permissions_too(daemon: Daemon, run: Run) -> None:
     daemon.answer(f"GET {BASE}/f", {"Configuration": configuration, "Code": {}})
     daemon.answer("GET /sandboxd/v1/status", {"Runtimes": {"python3.11": "python3.13"}})
     daemon.answer(f"GET {POLICY}", {"AllowEgress": ["10.0.0.0/8:443"], "AllowInvoke": False})
+    network = {"Allow": ["10.1.0.0/16:443"], "Deny": ["10.1.1.0/24:443"]}
+    daemon.answer("GET /sandboxd/v1/functions/f/network", network)
     table = run("function", "get", "f").stdout
-    assert "10.0.0.0/8:443" in table
+    shown = {line.split()[0]: line.split()[1:] for line in table.splitlines()}
+    assert shown["AllowEgress"] == ["10.0.0.0/8:443"]
+    assert shown["Reaches"] == ["10.1.0.0/16:443"] and shown["ReachesNot"] == ["10.1.1.0/24:443"]
     assert "\x1b" not in table
     assert "\\x1b]0;owned\\x07" in table
     document = json.loads(run("function", "get", "f", "--output", "json").stdout)
     assert document["Policy"] == {"AllowEgress": ["10.0.0.0/8:443"], "AllowInvoke": False}
+    assert document["Network"] == network
     assert "served by" not in table and "ServedBy" not in document
 
 

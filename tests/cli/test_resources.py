@@ -212,6 +212,28 @@ def test_signing(sandboxd: Sandboxd, name: str) -> None:
     assert rows(sandboxd("signing", "list"))[1:] == []
 
 
+def test_permissions_with_conditions(sandboxd: Sandboxd, name: str) -> None:
+    action = ("--principal", "*", "--action", "lambda:InvokeFunctionUrl", "--url-auth", "NONE")
+    added = json.loads(sandboxd("permission", "add", name, "url", *action, "--organization", "o-1234567890").stdout)
+    assert added["Condition"] == {
+        "StringEquals": {"lambda:FunctionUrlAuthType": "NONE", "aws:PrincipalOrgID": "o-1234567890"}
+    }
+    added = json.loads(sandboxd("permission", "add", name, "via", "--principal", "*", "--via-url").stdout)
+    assert added["Condition"] == {"Bool": {"lambda:InvokedViaFunctionUrl": "true"}}
+    assert [row[0] for row in rows(sandboxd("permission", "list", name))] == ["Sid", "url", "via"]
+    sandboxd("permission", "remove", name, "url")
+    sandboxd("permission", "remove", name, "via")
+
+
+def test_tags_by_name_and_by_arn(sandboxd: Sandboxd, name: str) -> None:
+    arn = json.loads(sandboxd("function", "get", name, "-o", "json").stdout)["Configuration"]["FunctionArn"]
+    sandboxd("tag", "put", arn, "team=a", "stage=live")
+    assert rows(sandboxd("tag", "list", name)) == [["KEY", "VALUE"], ["stage", "live"], ["team", "a"]]
+    sandboxd("tag", "remove", name, "team", "stage")
+    assert rows(sandboxd("tag", "list", arn))[1:] == []
+    assert "arn:aws:s3:::b" in sandboxd("tag", "list", "arn:aws:s3:::b", code=1).stderr
+
+
 def test_runtimes_and_loops(sandboxd: Sandboxd, name: str) -> None:
     assert sandboxd("runtime", "get", f"{name}:live").stdout == "Auto\n"
     assert sandboxd("runtime", "put", name, "Auto").stdout == ""
