@@ -20,9 +20,10 @@ const ORDERS = 3;
  *
  * They come as `KEY=VALUE` with a NUL behind each, and a NUL behind all.
  */
-function awaitOrders() {
+async function awaitOrders() {
   if ("_HANDLER" in process.env) return;
-  void process.stdout; // the log; of a function, opened with the first line that it prints
+  void process.stdout; // opened; else with the first line that the function prints
+  await fs.promises.stat("/"); // with libuv's threads; else as the client asks for the first event
   const chunk = Buffer.alloc(65536);
   let orders = Buffer.alloc(0);
   while (!orders.subarray(-2).equals(Buffer.alloc(2))) {
@@ -39,5 +40,5 @@ function awaitOrders() {
   process.chdir(process.env.LAMBDA_TASK_ROOT);
 }
 
-awaitOrders();
+await awaitOrders();
 await run(process.env.LAMBDA_TASK_ROOT, process.env._HANDLER);

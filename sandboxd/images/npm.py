@@ -17,23 +17,27 @@ from sandboxd.images.recipe import ImageError
 _SRI = "sha512-"  # https://www.w3.org/TR/SRI/
 
 
-def fetch(packages: Mapping[str, str], target: Path, cache: Path) -> None:
-    """Download packages (`name@version`, with their SRI) as `target/name-version.tgz`; npm keeps its own in `cache`.
+def fetch(packages: Mapping[str, str], target: Path, cache: Path) -> dict[str, Path]:
+    """Download packages (`name@version`, with their SRI) into a new directory; npm keeps its own in `cache`.
 
-    Raises ImageError.
+    Returns where each is. Raises ImageError.
     """
     if not shutil.which("npm"):
         raise ImageError("npm is missing; install it with: apt-get install npm")
     target.mkdir()
     # A download that outlived a killed maker would write into a directory that the next build removes.
-    command = ["setpriv", "--pdeathsig=KILL", "npm", "pack", "--silent", "--ignore-scripts", f"--cache={cache}"]
+    command = ["setpriv", "--pdeathsig=KILL", "npm", "pack", "--loglevel=error", "--ignore-scripts", f"--cache={cache}"]
     command += [f"--pack-destination={target}", *packages]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, cwd=target)
     if done.returncode:
-        errors = [line for line in (done.stderr + done.stdout).splitlines() if line.strip()] or ["npm failed"]
-        raise ImageError(f"npm cannot download {', '.join(packages)}: {errors[0]}")
-    for package, integrity in packages.items():
-        _check(target / f"{package.replace('@', '-')}.tgz", package, integrity)
+        errors = "; ".join(done.stderr.splitlines()[:2]) or "it does not say why"
+        raise ImageError(f"npm cannot download {', '.join(packages)}: {errors}")
+    found = {
+        package: target / f"{package.removeprefix('@').replace('/', '-').replace('@', '-')}.tgz" for package in packages
+    }
+    for package, path in found.items():
+        _check(path, package, packages[package])
+    return found
 
 
 def _check(path: Path, package: str, integrity: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.images.conftest import of_python
+from tests.support import images
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and chroot")
 
@@ -167,7 +168,31 @@ def test_a_missing_handler_module_is_awss_error(tree: Path, code: Path, api: Run
     assert "[ERROR] Runtime.ImportModuleError" in log
 
 
-@of_python
+NODE = "/var/lang/bin/node --expose-gc --max-semi-space-size=25 --max-old-space-size=460"
+
+
+@pytest.mark.parametrize("runtime", ["nodejs22.x"], indirect=True, scope="session")
+@pytest.mark.parametrize(
+    ("options", "features"),
+    [
+        ("", " --no-experimental-require-module --no-experimental-detect-module"),
+        ("--experimental-detect-module --no-warnings", " --no-experimental-require-module"),
+    ],
+)
+def test_node_starts_as_at_aws(tree: Path, code: Path, api: RuntimeApi, options: str, features: str) -> None:
+    (code / "index.mjs").write_text("export const handler = async (event) => [event, process.env.NODE_PATH];")
+    wrapper = code / "wrapper"
+    wrapper.write_text('#!/bin/sh\necho "wrapped $*"\nexec "$@"\n')
+    wrapper.chmod(0o755)
+    variables = {"AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512", "NODE_OPTIONS": options}
+    path, answer, log = invoke(tree, code, api, AWS_LAMBDA_EXEC_WRAPPER="/var/task/wrapper", **variables)
+    assert path == "/2018-06-01/runtime/invocation/request-1/response"
+    layers = "/opt/nodejs/node22/node_modules:/opt/nodejs/node_modules"
+    assert answer == [{"a": 1}, f"{layers}:/var/runtime/node_modules:/var/runtime:/var/task"]
+    assert log == f"wrapped {NODE}{features} /var/runtime/bootstrap.mjs\n"
+
+
+@pytest.mark.parametrize("runtime", [*images.PYTHONS, "nodejs22.x"], indirect=True, scope="session")
 @pytest.mark.parametrize(
     ("mode", "status", "message"), [(None, 127, "does not exist"), (0o644, 126, "is not an executable")]
 )

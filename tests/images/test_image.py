@@ -46,10 +46,10 @@ def run(tree: Path, *command: str, **variables: str) -> str:
     return done.stdout
 
 
-def test_it_is_small(tree: Path) -> None:
+def test_it_is_small(tree: Path, runtime: str) -> None:
     for options in ((), ("--apparent-size",)):
         du = subprocess.run(["du", "-sk", *options, tree], capture_output=True, text=True, check=True)
-        assert int(du.stdout.split()[0]) <= 110 * 1024
+        assert int(du.stdout.split()[0]) <= (170 if runtime == "nodejs22.x" else 110) * 1024
 
 
 def test_every_file_is_roots_plain_and_readable(tree: Path) -> None:
@@ -157,6 +157,26 @@ def test_what_functions_expect_of_a_shell(tree: Path, command: str, output: str)
 def test_python_is_on_the_path(tree: Path) -> None:
     found = run(tree, "/bin/sh", "-c", "for name in python3 python; do command -v $name; done")
     assert found.split() == ["/var/lang/bin/python3", "/var/lang/bin/python"]
+
+
+@pytest.mark.parametrize("runtime", ["nodejs22.x"], indirect=True, scope="session")
+def test_what_functions_expect_of_node(tree: Path) -> None:
+    script = """
+const assert = require('assert');
+assert.strictEqual(process.execPath, '/var/lang/bin/node');
+assert.strictEqual(new Intl.NumberFormat('de').format(1234.5), '1.234,5');
+assert(require('tls').rootCertificates.length > 100);
+assert.strictEqual(require('os').userInfo().username, 'sbx_user1051');
+assert.strictEqual(require('zlib').brotliDecompressSync(require('zlib').brotliCompressSync('x')).toString(), 'x');
+assert.strictEqual(require('crypto').hash('sha256', 'x').length, 64);
+new (require('node:sqlite').DatabaseSync)(':memory:').close();
+assert([typeof fetch, typeof WebSocket, typeof structuredClone].every((kind) => kind === 'function'));
+console.log(process.version);
+"""
+    assert re.fullmatch(r"v22\.\d+\.\d+\n", run(tree, "node", "--no-warnings", "-e", script))
+    assert sorted(os.listdir(tree / "var/runtime")) == ["bootstrap", "bootstrap.mjs", "index.mjs", "rapid-client.node"]
+    needed = subprocess.run(["readelf", "-d", tree / "var/runtime/rapid-client.node"], capture_output=True, text=True)
+    assert "libcurl" not in needed.stdout and "NEEDED" in needed.stdout
 
 
 @pytest.mark.parametrize("runtime", ["provided.al2023"], indirect=True, scope="session")

