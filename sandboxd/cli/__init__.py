@@ -29,6 +29,7 @@ COMMANDS = {
     "concurrency": ("sandboxd.cli.concurrency", "Reserve concurrency for functions, show it and give it back."),
     "provisioned": ("sandboxd.cli.concurrency", "Have environments made ahead of invocations."),
     "events": ("sandboxd.cli.events", "Say how queued events are tried, and who is told how they ended."),
+    "event-source": ("sandboxd.cli.event_source", "Have functions get the messages of queues."),
     "runtime": ("sandboxd.cli.runtime", "Show and set when the runtimes of functions are updated."),
     "recursion": ("sandboxd.cli.runtime", "Show and set what becomes of functions that invoke themselves."),
     "signing": ("sandboxd.cli.signing", "Create and delete code signing configurations, and give them to functions."),
@@ -65,7 +66,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
+        command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name.replace("-", "_"))
         assert isinstance(command, click.Command)
         return command
 
