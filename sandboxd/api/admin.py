@@ -120,7 +120,11 @@ class AdminApi:
 
     async def _get_network(self, _: Request, subject: str, __: dict[str, str]) -> Result:
         """What new environments may reach: by the function's own setting, and by its role where that is kept here."""
-        network = self._roles.network(self._functions.named(self._name(subject)))
+        function = self._functions.named(self._name(subject))
+        try:
+            network = self._roles.network(function)
+        except ApiError as error:
+            return Result(200, {"Allow": [], "Deny": [], "Error": error.message})
         allowed, denied = (*network.egress, *network.hosts), (*network.denied, *network.denied_hosts)
         return Result(200, {"Allow": [*map(str, allowed)], "Deny": [*map(str, denied)]})
 

@@ -21,6 +21,7 @@ from sandboxd.errors import SandboxdError
 _SHOWN = (
     "FunctionName", "FunctionArn", "Description", "Runtime", "Handler", "Role", "MemorySize", "Timeout",
     "EphemeralStorage", "Environment", "Layers", "DeadLetterConfig", "AllowEgress", "AllowInvoke",
+    "Reaches", "ReachesNot", "ReachesNothing",
     "CodeSize", "CodeSha256", "Version", "LastModified", "State", "StateReason", "LastUpdateStatus",
     "LastUpdateStatusReason",
 )  # fmt: skip
@@ -61,7 +62,7 @@ def create(
     if allow_egress or allow_invoke:
         try:
             api.wait_ready(client, name)
-            api.put_policy(client, name, {"AllowEgress": allow_egress, "AllowInvoke": allow_invoke})
+            api.put_policy(client, name, {"AllowEgress": allow_egress or None, "AllowInvoke": allow_invoke})
         except (Failure, SandboxdError):
             api.delete(client, name)
             raise
@@ -78,6 +79,7 @@ def create(
 @click.option("--no-layers", is_flag=True, help="Take away all layers (--layer replaces all of them).")
 @egress_option
 @click.option("--no-egress", is_flag=True, help="Permit no egress (--allow-egress replaces what was permitted).")
+@click.option("--role-egress", is_flag=True, help="Take the function's own setting away: its role alone decides.")
 @click.option("--allow-invoke/--deny-invoke", default=None, help="Permit calls to this server's own Lambda endpoint.")
 @wait_option
 @output_option
@@ -89,6 +91,7 @@ def update(
     source: Source,
     allow_egress: list[str],
     no_egress: bool,
+    role_egress: bool,
     allow_invoke: bool | None,
     wait: bool,
     **settings: Any,
@@ -96,13 +99,17 @@ def update(
     """Update code, configuration or permissions of the function NAME; what is not named stays as it is."""
     changes = members(context, settings)
     new_policy: dict[str, Any] = {"AllowEgress": allow_egress} if allow_egress or no_egress else {}
+    new_policy |= {"AllowEgress": None} if role_egress else {}
     new_policy |= {} if allow_invoke is None else {"AllowInvoke": allow_invoke}
     if (
         (settings["no_env"] and settings["env"])
         or (settings["no_layers"] and settings["layer"])
-        or (no_egress and allow_egress)
+        or sum(map(bool, (allow_egress, no_egress, role_egress))) > 1
     ):
-        raise click.UsageError("--no-env excludes --env, --no-layers --layer, and --no-egress --allow-egress")
+        raise click.UsageError(
+            "--no-env excludes --env, --no-layers --layer, and each of --allow-egress, --no-egress and --role-egress "
+            "the others"
+        )
     if not (source.named or changes or new_policy):
         raise click.UsageError("nothing to update: name at least one option")
     client = context.client
@@ -129,6 +136,7 @@ def get(context: Context, name: str) -> None:
     document = api.get(context.client, name)
     configuration = document["Configuration"]
     document["Policy"] = api.get_policy(context.client, configuration["FunctionName"])
+    network = document["Network"] = api.get_network(context.client, configuration["FunctionName"])
     other = api.served_by(context.client, configuration["Runtime"])
     if other:
         document["ServedBy"] = other
@@ -136,7 +144,8 @@ def get(context: Context, name: str) -> None:
     if context.output == "json":
         show_json(document)
     else:
-        _show(configuration | document["Policy"])
+        reaches = {"Reaches": network["Allow"], "ReachesNot": network["Deny"], "ReachesNothing": network.get("Error")}
+        _show(configuration | document["Policy"] | {name: value for name, value in reaches.items() if value})
 
 
 @function.command(name="list", epilog="Example: sandboxd function list --output json")

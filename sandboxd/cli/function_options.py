@@ -102,7 +102,7 @@ configuration_options = _options(
         help="A version of a layer, laid below /opt over those before it; repeatable.",
     ),
     click.option("--description", help="A text for people."),
-    click.option("--role", metavar="ARN", help="The role; one of `sandboxd role` says what the function may invoke."),
+    click.option("--role", metavar="ARN", help="The role; one of `sandboxd role` says what it may invoke and reach."),
     click.option("--dead-letter", metavar="ARN", help="The queue for events that failed for good; '' for none."),
     click.option("--log-format", type=_choice("Text", "JSON"), help="How the log is written."),
     click.option(
@@ -132,6 +132,6 @@ egress_option = click.option(
     metavar="CIDR:PORT|HOST:PORT",
     callback=_egress,
     help="Permit connections to this network and port (or FIRST-LAST), host and port, or *.host and port; repeatable. "
-    "Without: loopback only.",
+    "Without: what the role permits (`sandboxd role`), or else loopback only.",
 )
 wait_option = click.option("--wait/--no-wait", default=True, help="Wait until the function is ready (default).")

@@ -62,6 +62,11 @@ def get_policy(client: Client, name: str) -> dict[str, Any]:
     return client.call("GetPolicy", "GET", _policy_path(name))
 
 
+def get_network(client: Client, name: str) -> dict[str, Any]:
+    """What new environments of the function may reach, with its role."""
+    return client.call("GetNetwork", "GET", f"{ADMIN}/functions/{quote(name, safe='')}/network")
+
+
 def put_policy(client: Client, name: str, policy: dict[str, Any]) -> None:
     """Replace what the function may do beyond computing."""
     client.call("PutPolicy", "PUT", _policy_path(name), policy)

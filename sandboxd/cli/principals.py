@@ -25,7 +25,10 @@ def user() -> None:
 def role() -> None:
     """Create, show, list and delete roles of functions, and give them policies.
 
-    A role that is kept here decides which functions those that have it may invoke (beside --allow-invoke).
+    A role that is kept here decides which functions those that have it may invoke (beside --allow-invoke), and which
+    network destinations they may reach: sandboxd:Connect on arn:sandboxd:network:::DESTINATION, where a destination is
+    *, 10.0.0.0/8, 10.0.0.0/8:5432, 10.1.2.3:8000-8010, api.example.com:443 or *.example.com:443. What is without a port
+    means every port. --allow-egress of a function, where it is given, narrows that.
     """
 
 
@@ -41,11 +44,27 @@ def create_user(context: Context, name: str, account: str | None) -> None:
 
 @role.command(name="create", epilog="Example: sandboxd role create worker")
 @click.argument("name")
+@click.option("--trust", type=click.File(encoding="utf-8"), help="Who may assume it, a policy; without: Lambda.")
 @output_option
 @click.pass_obj
-def create_role(context: Context, name: str) -> None:
+def create_role(context: Context, name: str, trust: IO[str] | None) -> None:
     """Create the role NAME, which may do nothing until a policy allows it, and print the ARN."""
-    _create(context, {"RoleName": name})
+    _create(context, {"RoleName": name} | ({"AssumeRolePolicyDocument": trust.read()} if trust else {}))
+
+
+@role.command(name="put-trust", epilog="Example: sandboxd role put-trust worker -")
+@click.argument("name")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@output_option
+@click.pass_obj
+def put_trust(context: Context, name: str, file: IO[str]) -> None:
+    """Say who may assume the role NAME: a trust policy in FILE (- for standard input).
+
+    Functions whose role does not let lambda.amazonaws.com assume it cannot run.
+    """
+    context.client.call("PutTrust", "PUT", f"{_path(name)}/trust", {"PolicyDocument": file.read()})
+    if context.output == "json":
+        show_json({"Put": name})
 
 
 @click.command(name="list", epilog="")
@@ -110,8 +129,31 @@ def delete_policy(context: Context, name: str, policy: str) -> None:
         show_json({"Deleted": policy})
 
 
+@click.command(name="put-boundary", epilog="worker -")
+@click.argument("name")
+@click.argument("file", type=click.File(encoding="utf-8"))
+@output_option
+@click.pass_obj
+def put_boundary(context: Context, name: str, file: IO[str]) -> None:
+    """Let the policies of NAME allow nothing beyond a policy in FILE (- for standard input)."""
+    context.client.call("PutBoundary", "PUT", f"{_path(name)}/boundary", {"PolicyDocument": file.read()})
+    if context.output == "json":
+        show_json({"Put": name})
+
+
+@click.command(name="delete-boundary", epilog="worker")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def delete_boundary(context: Context, name: str) -> None:
+    """Take the permissions boundary of NAME away."""
+    context.client.call("DeleteBoundary", "DELETE", f"{_path(name)}/boundary")
+    if context.output == "json":
+        show_json({"Deleted": name})
+
+
 for _group in (user, role):
-    for _command in (list_all, get, delete, put_policy, delete_policy):
+    for _command in (list_all, get, delete, put_policy, delete_policy, put_boundary, delete_boundary):
         _of_group = copy.copy(_command)
         _of_group.epilog = f"Example: sandboxd {_group.name} {_command.name} {_command.epilog}".rstrip()
         _group.add_command(_of_group)

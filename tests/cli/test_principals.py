@@ -58,6 +58,25 @@ def test_roles(daemon: Daemon, run: Run) -> None:
     assert run("role", "list").stdout.splitlines()[1].split() == ["worker", worker["Arn"], "2026"]
 
 
+def test_trust_and_boundary(daemon: Daemon, run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text('{"Statement": []}')
+    daemon.answer("POST /sandboxd/v1/roles", {"Arn": "a"}, 201)
+    daemon.answer("PUT /sandboxd/v1/roles/worker/trust", status=204)
+    for method in ("PUT", "DELETE"):
+        daemon.answer(f"{method} /sandboxd/v1/roles/worker/boundary", status=204)
+        daemon.answer(f"{method} {USERS}/alice/boundary", status=204)
+    assert run("role", "create", "worker", "--trust", str(file)).exit_code == 0
+    assert daemon.requests[-1].json == {"RoleName": "worker", "AssumeRolePolicyDocument": '{"Statement": []}'}
+    assert run("role", "put-trust", "worker", str(file)).exit_code == 0
+    assert daemon.requests[-1].json == {"PolicyDocument": '{"Statement": []}'}
+    for group, name in (("role", "worker"), ("user", "alice")):
+        assert run(group, "put-boundary", name, "-", input="{}").exit_code == 0
+        assert daemon.requests[-1].json == {"PolicyDocument": "{}"}
+        assert run(group, "delete-boundary", name, "-o", "json").exit_code == 0
+        assert daemon.requests[-1].target == f"/sandboxd/v1/{group}s/{name}/boundary"
+
+
 def test_a_key_for_a_user(daemon: Daemon, run: Run) -> None:
     daemon.answer("POST /sandboxd/v1/keys", {"AccessKeyId": "k"}, 201)
     assert run("key", "create", "--user", "alice", "-o", "json").exit_code == 0
