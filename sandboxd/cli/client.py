@@ -168,6 +168,8 @@ def _whole(headers: dict[str, str], door: BinaryIO) -> bytes:
 
 def _chunks(door: BinaryIO) -> Iterator[bytes]:
     while size := int(_line(door, _HEAD_LIMIT), 16):
+        if size < 0:
+            raise ValueError(f"a chunk of {size} bytes")
         yield _exactly(door, size)
         _line(door, _HEAD_LIMIT)
 
