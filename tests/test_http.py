@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import uvloop
 
-from sandboxd.http import Budget, Handler, HttpLimits, Request, Response, Streaming, serve
+from sandboxd.http import Budget, CutShort, Handler, HttpLimits, Request, Response, Streaming, serve
+from sandboxd.http.values import Admission
 
 MIB = 1024 * 1024
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -28,11 +29,13 @@ def with_server(
     budget: Budget | None = None,
     handler: Handler = echo,
     streaming: Streaming | None = None,
+    admission: Admission | None = None,
 ) -> None:
     async def run() -> None:
         door = socket.create_server(("127.0.0.1", 0))
         address = door.getsockname()
-        server = await serve(door, handler, limits, budget or Budget(64 * MIB), streaming=streaming)
+        budgeted = budget or Budget(64 * MIB)
+        server = await serve(door, handler, limits, budgeted, streaming=streaming, admission=admission)
         try:
             await asyncio.wait_for(work(address), 30)
         finally:
@@ -41,7 +44,7 @@ def with_server(
     uvloop.run(run())
 
 
-def answer_to(data: bytes, limits: HttpLimits) -> bytes:
+def answer_to(data: bytes, limits: HttpLimits, handler: Handler = echo, admission: Admission | None = None) -> bytes:
     """Everything that the server says to these bytes before it closes, or until it has been silent for a moment."""
     said = bytearray()
 
@@ -53,7 +56,7 @@ def answer_to(data: bytes, limits: HttpLimits) -> bytes:
                 said.extend(piece)
         writer.close()
 
-    with_server(work, limits)
+    with_server(work, limits, handler=handler, admission=admission)
     return bytes(said)
 
 
@@ -68,6 +71,46 @@ def test_an_answer_to_head_has_no_body() -> None:
     first, _, second = answer_to(head + GET, HttpLimits(body=5)).partition(b"\r\n\r\n")
     assert b"Content-Length: 5" in first and second.startswith(b"HTTP/1.1 200 OK")
     assert answer_to(head.replace(b"5", b"6"), HttpLimits(body=5)).endswith(b"\r\n\r\n")
+
+
+def test_repeated_headers_are_joined_unless_they_must_not_be() -> None:
+    def show(request: Request) -> Response:
+        return Response(200, f"{request.headers['x-a']}|{request.headers['cookie']}".encode())
+
+    head = b"GET / HTTP/1.1\r\nHost: x\r\nX-A: 1\r\nCookie: a=1\r\nx-a: 2,3\r\nCOOKIE: b=2\r\n"
+    assert answer_to(head + b"\r\n", HttpLimits(body=0), show).endswith(b"1,2,3|a=1; b=2")
+    for again in (b"Host: y", b"Authorization: x\r\nAuthorization: y"):
+        assert answer_to(head + again + b"\r\n\r\n", HttpLimits(body=0), show).startswith(b"HTTP/1.1 400")
+
+
+def test_each_cookie_is_a_header() -> None:
+    said = answer_to(GET, HttpLimits(body=0), lambda request: Response(200, b"", {"A": "b"}, cookies=("c=1", "d=2")))
+    assert b"\r\nA: b\r\nSet-Cookie: c=1\r\nSet-Cookie: d=2\r\n" in said
+
+
+@pytest.mark.parametrize(("chunks", "status"), [(2, b"200"), (3, b"413")])
+def test_a_head_says_how_large_its_body_may_be(chunks: int, status: bytes) -> None:
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = (b"8000\r\n" + b"x" * 32_768 + b"\r\n") * chunks + b"0\r\n\r\n"
+    # What one head says is no word on the next.
+    large = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 65000\r\n\r\n" + b"x" * 65_000
+    said = answer_to(head + body + large, HttpLimits(body=MIB), admission=lambda request: 65_536)
+    assert said.startswith(b"HTTP/1.1 " + status)
+    assert said.count(b"HTTP/1.1 200 OK") == (2 if status == b"200" else 0)
+
+
+def test_what_is_known_to_be_cut_short_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Cut:
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            yield b"begun"
+            raise CutShort("by its maker")
+
+        def close(self) -> None:
+            pass
+
+    said = answer_to(GET, HttpLimits(body=0), lambda request: Response(200, chunks=Cut()))
+    assert said.endswith(b"5\r\nbegun\r\n")
+    assert not caplog.records
 
 
 def test_a_few_requests_at_once_are_all_answered() -> None:

@@ -24,9 +24,12 @@ def is_preflight(request: Request) -> bool:
     return request.method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
 
 
-def preflight(cors: Cors, request: Request) -> Response:
+def preflight(cors: Cors, request: Request, request_id: str) -> Response:
     """The answer to a preflight: to one that is not allowed, nothing that a browser takes for a permission."""
-    headers = {"Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers"}
+    headers = {
+        "x-amzn-RequestId": request_id,
+        "Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
+    }
     origin = _origin(cors, request)
     method = request.headers["access-control-request-method"]
     if origin and _allowed(cors.get("AllowMethods", []), method):

@@ -89,7 +89,7 @@ class UrlDoor:
             return _nowhere(request_id)
         account, url = found
         if url.cors and url_cors.is_preflight(request):
-            return url_cors.preflight(url.cors, request)
+            return url_cors.preflight(url.cors, request, request_id)
         try:
             response = await self._answer(self._account(account), url, request, request_id)
         except Malformed:

@@ -14,6 +14,7 @@ import click
 from sandboxd.cli.client import function_path
 from sandboxd.cli.context import Context, function_argument, output_option
 from sandboxd.cli.output import show_json, show_pairs, show_table
+from sandboxd.errors import ApiError
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -61,7 +62,11 @@ def create(context: Context, /, name: str, alias: str | None, public: bool, **se
     shown = client.call("CreateFunctionUrlConfig", "POST", _path(name, "/url", alias), body)
     for statement, members in _PUBLIC if public else ():
         members = {"StatementId": statement, "Principal": "*"} | members
-        client.call("AddPermission", "POST", _path(name, "/policy", alias, since="2015-03-31"), members)
+        try:
+            client.call("AddPermission", "POST", _path(name, "/policy", alias, since="2015-03-31"), members)
+        except ApiError as error:
+            if error.code != "ResourceConflictException":  # of a URL that was there before
+                raise
     _show(context, shown)
 
 

@@ -55,9 +55,9 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One answer; Content-Length is added, Date is not (AWS's clients do not read it). Each of `cookies` is a Set-Cookie
-    header of its own. With `chunks` the body is what they give, chunked; if they raise, the connection ends without its
-    end."""
+    """One answer; Content-Length is added, Date is not (AWS's clients do not read it). Each of `cookies` is a header of
+    its own, Set-Cookie. With `chunks` the body is what they give, chunked; if they raise, the connection ends without
+    its end."""
 
     status: int
     body: bytes = b""

@@ -255,9 +255,10 @@ CORS: dict[str, Any] = {
 def test_preflights() -> None:
     assert url_cors.is_preflight(asked("PUT"))
     assert not url_cors.is_preflight(cross("OPTIONS")) and not url_cors.is_preflight(cross("GET"))
-    allowed = url_cors.preflight(CORS, asked("PUT", "x-one, x-four"))
+    allowed = url_cors.preflight(CORS, asked("PUT", "x-one, x-four"), "an-id")
     assert (allowed.status, allowed.body) == (200, b"")
     assert allowed.headers == {
+        "x-amzn-RequestId": "an-id",
         "Vary": "Origin, Access-Control-Request-Method, Access-Control-Request-Headers",
         "Access-Control-Allow-Origin": "https://a.com",
         "Access-Control-Allow-Methods": "PUT",
@@ -265,12 +266,12 @@ def test_preflights() -> None:
         "Access-Control-Max-Age": "10",
     }
     for refused in (asked("DELETE"), asked("PUT", origin="https://c.com")):
-        assert url_cors.preflight(CORS, refused).headers.keys() == {"Vary"}
+        assert url_cors.preflight(CORS, refused, "an-id").headers.keys() == {"x-amzn-RequestId", "Vary"}
     everything = {"AllowOrigins": ["*"], "AllowMethods": ["*"], "AllowHeaders": ["*"]}
-    found = url_cors.preflight(everything, asked("DELETE", "x-four")).headers
+    found = url_cors.preflight(everything, asked("DELETE", "x-four"), "an-id").headers
     assert (found["Access-Control-Allow-Origin"], found["Access-Control-Allow-Methods"]) == ("*", "DELETE")
     assert found["Access-Control-Allow-Headers"] == "x-four"
-    trusted = url_cors.preflight(everything | {"AllowCredentials": True}, asked("DELETE")).headers
+    trusted = url_cors.preflight(everything | {"AllowCredentials": True}, asked("DELETE"), "an-id").headers
     assert trusted["Access-Control-Allow-Origin"] == "https://a.com"  # browsers refuse * with credentials
     assert trusted["Access-Control-Allow-Credentials"] == "true"
 

@@ -366,11 +366,11 @@ def streaming(content_type: str, *pieces: bytes, error: str | None = None) -> Ca
         stream = invocation.stream
         assert stream is not None
         stream.content_type = content_type
-        for piece in pieces:
+        for number, piece in enumerate(pieces):
+            await asyncio.sleep(0.01 if number else 0)
             room = asyncio.Event()
             if not stream.write(piece, room.set):
                 await room.wait()
-            await asyncio.sleep(0.01)
         return InvocationResult(Outcome.OK, b"", function_error=error)
 
     return answer

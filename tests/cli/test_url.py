@@ -33,6 +33,16 @@ def test_a_public_url(daemon: Daemon, run: Run) -> None:
     ]
 
 
+def test_statements_of_a_url_that_was_there_before_stay(daemon: Daemon, run: Run) -> None:
+    daemon.answer(f"POST {BASE}/url", URL, 201)
+    policy = "POST /2015-03-31/functions/f/policy"
+    daemon.refuse(policy, "ResourceConflictException", "The statement id (x) provided already exists.", 409)
+    assert run("url", "create", "f", "--public").exit_code == 0
+    daemon.refuse(policy, "AccessDeniedException", "not you", 403)
+    refused = run("url", "create", "f", "--public")
+    assert refused.exit_code == 1 and "not you" in refused.stderr
+
+
 def test_settings_of_a_url(daemon: Daemon, run: Run) -> None:
     daemon.answer(f"POST {BASE}/url", URL, 201)
     options = ("--cors-origin", "https://a.com", "--cors-origin", "https://b.com", "--cors-method", "PUT")
