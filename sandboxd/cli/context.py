@@ -100,7 +100,7 @@ def output_option(command: C) -> C:
 
 
 def completer(
-    operation: str, member: str, shown: str, path: Callable[[str], str]
+    operation: str, member: str, shown: str | Callable[[dict[str, Any]], str], path: Callable[[str], str]
 ) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """Completes by what an operation lists: the `shown` of each of its `member`. `path` gets the NAME that was typed.
 
@@ -116,7 +116,7 @@ def completer(
             rows = ctx.ensure_object(Context).client.every(operation, path(name), member, timeout=1)
         except (Failure, SandboxdError):
             return []
-        names = [str(row[shown]) for row in rows]
+        names = [str(row[shown]) if isinstance(shown, str) else shown(row) for row in rows]
         return [name for name in names if name.startswith(incomplete)]
 
     return complete

@@ -51,11 +51,18 @@ _complete_layer = completer("ListLayers", "Layers", "LayerName", lambda _: LAYER
 _layer_argument = click.argument("name", metavar="LAYER", shell_complete=_complete_layer)
 
 
+def _newest(row: dict[str, Any]) -> str:
+    return f"{row['LayerName']}:{row['LatestMatchingVersion']['Version']}"
+
+
+_complete_newest = completer("ListLayers", "Layers", _newest, lambda _: LAYERS)
+
+
 def complete_layer_version(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
-    """NAME:VERSION of the newest versions, or of all once a layer is named."""
+    """LAYER:VERSION of the newest versions, or of all once a layer is named."""
     layer, separator, number = incomplete.rpartition(":")
     if not separator:
-        return [f"{name}:" for name in _complete_layer(ctx, parameter, number)]
+        return _complete_newest(ctx, parameter, incomplete)
     versions = completer("ListLayerVersions", "LayerVersions", "Version", lambda _: _versions_path(layer))
     return [f"{layer}:{version}" for version in versions(ctx, parameter, number)]
 

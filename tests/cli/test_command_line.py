@@ -201,14 +201,16 @@ def test_completion_of_what_a_command_is_about(daemon: Daemon) -> None:
     functions = "/2015-03-31/functions/f"
     daemon.answer(f"GET {functions}/aliases", {"Aliases": [{"Name": "live"}, {"Name": "test"}]})
     daemon.answer(f"GET {functions}/versions", {"Versions": [{"Version": "$LATEST"}, {"Version": "1"}]})
-    daemon.answer("GET /2018-10-31/layers", {"Layers": [{"LayerName": "tools"}]})
+    daemon.answer(
+        "GET /2018-10-31/layers", {"Layers": [{"LayerName": "tools", "LatestMatchingVersion": {"Version": 2}}]}
+    )
     daemon.answer("GET /2018-10-31/layers/tools/versions", {"LayerVersions": [{"Version": 2}, {"Version": 1}]})
     for words, found in (
         ("alias get f|li", ["live"]),
         ("alias create f live --version|", ["$LATEST", "1"]),
         ("version delete f|1", ["1"]),
         ("layer versions|", ["tools"]),
-        ("layer get|to", ["tools:"]),
+        ("layer get|to", ["tools:2"]),
         ("function create g --layer|tools:", ["tools:2", "tools:1"]),
         ("function get|f", []),  # no such route: the daemon is older
     ):
