@@ -42,7 +42,7 @@ def _complete_recipe(ctx: click.Context, _: click.Parameter, incomplete: str) ->
 @output_option
 @click.pass_obj
 def build(context: Context, runtime: str, force: bool, mirror: str | None) -> None:
-    """Build the image of RUNTIME (python3.13, python3.11, provided.al2023), unless it is there and current."""
+    """Build the image of RUNTIME, as python3.13, nodejs22.x or provided.al2023, unless it is there and current."""
     from sandboxd.images import maker, recipe
 
     signal.signal(signal.SIGTERM, _terminate)

@@ -163,7 +163,6 @@ def test_python_is_on_the_path(tree: Path) -> None:
 def test_what_functions_expect_of_node(tree: Path) -> None:
     script = """
 const assert = require('assert');
-assert.strictEqual(process.execPath, '/var/lang/bin/node');
 assert.strictEqual(new Intl.NumberFormat('de').format(1234.5), '1.234,5');
 assert(require('tls').rootCertificates.length > 100);
 assert.strictEqual(require('os').userInfo().username, 'sbx_user1051');
@@ -173,6 +172,7 @@ new (require('node:sqlite').DatabaseSync)(':memory:').close();
 assert([typeof fetch, typeof WebSocket, typeof structuredClone].every((kind) => kind === 'function'));
 console.log(process.version);
 """
+    assert run(tree, "/bin/sh", "-c", "command -v node") == "/var/lang/bin/node\n"
     assert re.fullmatch(r"v22\.\d+\.\d+\n", run(tree, "node", "--no-warnings", "-e", script))
     assert sorted(os.listdir(tree / "var/runtime")) == ["bootstrap", "bootstrap.mjs", "index.mjs", "rapid-client.node"]
     needed = subprocess.run(["readelf", "-d", tree / "var/runtime/rapid-client.node"], capture_output=True, text=True)
