@@ -407,7 +407,7 @@ def test_a_whole_answer_is_passed_on_as_it_is_where_streams_are_wanted(site: Sit
 def test_streams_that_fail(site: Site) -> None:
     host = site.url(InvokeMode="RESPONSE_STREAM")
     before: list[Callable[[Invocation], Any]] = [
-        streaming(PRELUDE_TYPE, *(b"x" * 10_000 for _ in range(10))),
+        streaming(PRELUDE_TYPE, b"x" * 30_000, b"x" * 30_000),
         streaming("text/plain", error="Unhandled"),
         streaming(PRELUDE_TYPE),
         streaming(PRELUDE_TYPE, b'{"statusCode": 200}'),
