@@ -13,6 +13,8 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from sandboxd.api.url_payload import PRELUDE_TYPE
 from sandboxd.errors import ApiError
@@ -423,5 +425,57 @@ def test_streams_that_fail(site: Site) -> None:
         site.ask(host)
 
 
+_TEXT = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=30)
+_NAMES = st.sampled_from(
+    (
+        "access-control-request-headers",
+        "access-control-request-method",
+        "authorization",
+        "content-encoding",
+        "content-type",
+        "cookie",
+        "origin",
+        "transfer-encoding",
+        "x-amz-security-token",
+        "x-amzn-trace-id",
+        "x-forwarded-for",
+    )
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["GET", "POST", "OPTIONS", "HEAD", "PROPFIND"]),
+    _TEXT | _TEXT.map("/".__add__),
+    st.dictionaries(_NAMES | _TEXT.map(str.lower), _TEXT, max_size=6),
+    st.binary(max_size=60),
+    st.sampled_from(["NONE", "AWS_IAM", "cors", "nowhere"]),
+)
+def test_no_request_breaks_it(
+    every_kind: tuple[Site, dict[str, str]], method: str, target: str, headers: dict[str, str], body: bytes, kind: str
+) -> None:
+    site, hosts = every_kind
+    request = Request(method, target, headers | {"host": hosts[kind]}, body)
+    response = site.endpoint.run(_call(lambda: site.endpoint.api.handle_tcp(request)))
+    assert response.status in ((200, 400) if kind in ("NONE", "cors") else (400, 403)), response
+    for name, value in response.headers.items():
+        assert not set(name + value) & {"\r", "\n"}
+    site.endpoint.run(_call(lambda: site.endpoint.api.admit_tcp(request)))
+
+
+@pytest.fixture
+def every_kind(site: Site) -> tuple[Site, dict[str, str]]:
+    """Hosts of a public URL, of one that wants signatures, of one with Cors, and of none."""
+    hosts = {"NONE": site.url()}
+    site.client.publish_version(FunctionName="hello")
+    for name in ("cors", "AWS_IAM"):
+        site.client.create_alias(FunctionName="hello", Name=name, FunctionVersion="1")
+    everything = {"AllowOrigins": ["*"], "AllowMethods": ["*"], "AllowHeaders": ["*"], "AllowCredentials": True}
+    hosts["cors"] = site.url(Qualifier="cors", Cors=everything)
+    hosts["AWS_IAM"] = site.url("AWS_IAM", Qualifier="AWS_IAM")
+    return site, hosts | {"nowhere": f"x{hosts['NONE']}"}
+
+
 async def _call(work: Callable[[], Any]) -> Any:
-    return work()
+    made = work()
+    return await made if asyncio.iscoroutine(made) else made
