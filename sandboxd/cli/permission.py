@@ -46,7 +46,7 @@ def permission() -> None:
 @click.option("--event-source-token", metavar="TOKEN", help="What an Alexa skill has to bring.")
 @click.option(
     "--url-auth",
-    type=click.Choice(["AWS_IAM", "NONE"]),
+    type=click.Choice(["AWS_IAM", "NONE"], case_sensitive=False),
     help="With lambda:InvokeFunctionUrl: only while the URL asks for this.",
 )
 @click.option("--via-url", is_flag=True, default=None, help="With lambda:InvokeFunction: only through the URL.")
