@@ -17,12 +17,14 @@ from collections.abc import Callable
 
 from sandboxd.builder.environment import Environment, Host, Kind
 from sandboxd.errors import StepFailed
-from sandboxd.model.environment import WARM_KINDS, EnvironmentSpec
+from sandboxd.model.environment import EnvironmentSpec
 
 log = logging.getLogger("sandboxd.builder")
 
 SPARES = 2
 STEMS = 2  # per kind
+WARM_KINDS = 4
+KEPT_SECONDS = 10  # a kind that was asked for within makes no room for another
 REFILL_SECONDS = 0.02
 _RETRY_SECONDS = 2.0  # after one that could not be made
 
@@ -36,6 +38,7 @@ class Ahead:
         self._stems: dict[Kind, deque[Environment]] = {}  # booted
         self._booting: dict[Kind, Environment] = {}
         self._warm: dict[Kind, int] = {}  # the environ of each kind's stems, longest unasked first
+        self._asked: dict[Kind, float] = {}
         self._not_before = 0.0
 
     def take_stem(self, spec: EnvironmentSpec) -> Environment | None:
@@ -48,20 +51,26 @@ class Ahead:
         return self._spares.popleft() if self._spares else self._prepare()
 
     def warm(self, kind: Kind, environ: int) -> None:
-        """Boot runtimes of this kind ahead from now on; of too many kinds, the longest unasked goes."""
-        self._cool(kind, keep_stems=True)
-        self._warm[kind] = os.dup(environ)
-        self._stems.setdefault(kind, deque())
-        if len(self._warm) > WARM_KINDS:
-            self._cool(next(iter(self._warm)))
+        """Boot runtimes of this kind ahead from now on; of too many kinds, the longest unasked goes.
 
-    def _cool(self, kind: Kind, *, keep_stems: bool = False) -> None:
-        environ = self._warm.pop(kind, None)
-        if environ is not None:
-            os.close(environ)
-        if not keep_stems:
-            for stem in self._stems.pop(kind, ()):
-                self._end(stem)
+        Where more kinds take turns than there is room for, some go without: none is booted only to make room.
+        """
+        now = time.monotonic()
+        if kind not in self._warm and len(self._warm) == WARM_KINDS:
+            oldest = next(iter(self._warm))
+            if now - self._asked[oldest] < KEPT_SECONDS:
+                return
+            self._cool(oldest)
+        held = self._warm.pop(kind, None)
+        self._warm[kind] = os.dup(environ) if held is None else held
+        self._asked[kind] = now
+        self._stems.setdefault(kind, deque())
+
+    def _cool(self, kind: Kind) -> None:
+        os.close(self._warm.pop(kind))
+        del self._asked[kind]
+        for stem in self._stems.pop(kind):
+            self._end(stem)
 
     def wanting(self) -> bool:
         """Whether there is something to be made now."""

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 from sandboxd.model.egress import EgressRule
 
-WARM_KINDS = 4  # of runtimes that are booted ahead; with one more, the one that was asked for first goes
-
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentSpec:

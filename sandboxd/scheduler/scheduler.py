@@ -29,7 +29,6 @@ from sandboxd.environment.sandbox import (
 )
 from sandboxd.errors import ApiError, StepFailed
 from sandboxd.http import Budget
-from sandboxd.model.environment import WARM_KINDS
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.privsep.client import BuilderGone
@@ -76,7 +75,7 @@ class Scheduler:
             config.limits.concurrency, POLICIES[config.eviction](config.keep_alive), _memory_limit(config)
         )
         self._environments: dict[int, Environment] = {}
-        self._warmed: dict[tuple[bytes, int], None] = {}  # the kinds that the builder boots ahead, oldest first
+        self._warmed = (b"", 0)  # the kind of runtime that the builder was asked for last
         self._wanted: dict[str, FunctionVersion] = {}  # ahead of invocations, by key
         self._carried: set[asyncio.Task[InvocationResult]] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -156,11 +155,9 @@ class Scheduler:
 
     def _warm(self, function: FunctionVersion, image_digest: bytes) -> None:
         kind = image_digest, guest_environ.told_at_boot(function)
-        if kind in self._warmed or not guest_environ.boots_ahead(function.runtime):
+        if kind == self._warmed or not guest_environ.boots_ahead(function.runtime):
             return
-        self._warmed[kind] = None
-        if len(self._warmed) > WARM_KINDS:
-            del self._warmed[next(iter(self._warmed))]
+        self._warmed = kind
         environ = guest_environ.sealed(guest_environ.of_stem(kind[1]))
         try:
             self._ground.builder.warm_image(*kind, environ)

@@ -180,7 +180,7 @@ NODE = "/var/lang/bin/node --expose-gc --max-semi-space-size=25 --max-old-space-
     ],
 )
 def test_node_starts_as_at_aws(tree: Path, code: Path, api: RuntimeApi, options: str, features: str) -> None:
-    (code / "index.mjs").write_text("export const handler = async (event) => [event, process.env.NODE_PATH];")
+    (code / "index.mjs").write_text("export const handler = async (event) => ({ event, path: process.env.NODE_PATH });")
     wrapper = code / "wrapper"
     wrapper.write_text('#!/bin/sh\necho "wrapped $*"\nexec "$@"\n')
     wrapper.chmod(0o755)
@@ -188,7 +188,7 @@ def test_node_starts_as_at_aws(tree: Path, code: Path, api: RuntimeApi, options:
     path, answer, log = invoke(tree, code, api, AWS_LAMBDA_EXEC_WRAPPER="/var/task/wrapper", **variables)
     assert path == "/2018-06-01/runtime/invocation/request-1/response"
     layers = "/opt/nodejs/node22/node_modules:/opt/nodejs/node_modules"
-    assert answer == [{"a": 1}, f"{layers}:/var/runtime/node_modules:/var/runtime:/var/task"]
+    assert answer == {"event": {"a": 1}, "path": f"{layers}:/var/runtime/node_modules:/var/runtime:/var/task"}
     assert log == f"wrapped {NODE}{features} /var/runtime/bootstrap.mjs\n"
 
 
