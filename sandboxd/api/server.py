@@ -274,15 +274,15 @@ class Api:
         work = handler(Call(members, origin))
         return await (work if request.method == "GET" else self._tasks.finish(work))
 
-    async def _download(self, target: str) -> Response:
+    def _download(self, target: str) -> Response:
         digest = self._downloads.digest(target)
         try:
             if digest is None:
                 raise PermissionError
-            package = await self._store.code.read(digest)
+            package = self._store.code.read(digest)
         except OSError:
             return Response(403, b"The link has expired or is none of ours.\n", {"Content-Type": "text/plain"})
-        return Response(200, package, {"Content-Type": "application/zip"})
+        return Response(200, headers={"Content-Type": "application/zip"}, chunks=package)
 
 
 def _apply_limits(model: ServiceModel, limits: Limits) -> None:

@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import io
 import os
 import re
 import secrets
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,7 +27,7 @@ from sandboxd.model.limits import Limits
 
 _ZIP = ".zip"
 _UNPACKED_AT_ONCE = 16  # each holds a descriptor here and another in the builder, which unpacks two
-_WRITTEN_AT_ONCE = 1 << 20  # bytes of a package that comes in pieces
+_WRITTEN_AT_ONCE, _READ_AT_ONCE = 1 << 20, 1 << 18  # bytes of a package that comes or goes in pieces
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -35,6 +37,26 @@ class Unpacker(Protocol):
     async def unpack(self, code_digest: bytes, package: int, *, max_bytes: int, max_entries: int) -> Unzipped: ...
 
     def remove_code(self, code_digest: bytes) -> None: ...
+
+
+class Package:
+    """A zip on its way to somebody, a piece at a time (an http.Chunks)."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file, self._lock = io.FileIO(descriptor), threading.Lock()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while piece := await asyncio.to_thread(self._read):
+            yield piece
+
+    def close(self) -> None:
+        """Nobody reads any further. A thread that does would find another's file behind the number."""
+        with self._lock:
+            self._file.close()
+
+    def _read(self) -> bytes:
+        with self._lock:
+            return b"" if self._file.closed else self._file.read(_READ_AT_ONCE)
 
 
 class Code:
@@ -104,9 +126,9 @@ class Code:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(digest + _ZIP, dir_fd=self._directory)
 
-    async def read(self, digest: str) -> bytes:
+    def read(self, digest: str) -> Package:
         """The zip as it was uploaded. Raises FileNotFoundError."""
-        return await asyncio.to_thread(self._read, digest)
+        return Package(self._open(digest))
 
     async def recover(self, wanted: Mapping[str, Unzipped]) -> dict[str, str]:
         """Bring the packages into the state that these digests, with what they take, ask for; by digest what became of
@@ -181,10 +203,6 @@ class Code:
 
     def _open(self, digest: str) -> int:
         return os.open(digest + _ZIP, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._directory)
-
-    def _read(self, digest: str) -> bytes:
-        with open(self._open(digest), "rb") as file:
-            return file.read()
 
     def _write(self, digest: str, package: bytes) -> None:
         name = f"{digest}.{secrets.token_hex(8)}"

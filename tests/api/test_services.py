@@ -6,8 +6,10 @@ import base64
 import hashlib
 import http.server
 import json
+import os
 import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -123,6 +125,20 @@ def test_the_limits(endpoint: Endpoint, client: Any, s3: Any) -> None:
     for size in (3_500_000, 20_000_000):  # seen when it is unpacked; and by what the endpoint says of it
         code = put(s3, "too-large.zip", noise(size))
         assert error_of(client.create_function, **creation("g", Code=code)) == (INVALID, 400, too_large)
+
+
+def test_a_large_package_goes_back_in_pieces(endpoint: Endpoint, client: Any, s3: Any) -> None:
+    large = noise(2_900_000)
+    client.create_function(**creation("f", Code=put(s3, "back.zip", large)))
+    endpoint.settled("f")
+    location = client.get_function(FunctionName="f")["Code"]["Location"]
+    with urllib.request.urlopen(location) as answer:
+        assert answer.read() == large
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):  # who leaves early leaves nothing open
+        with urllib.request.urlopen(location) as answer:
+            assert answer.read(10) == large[:10]
+    until(lambda: len(os.listdir("/proc/self/fd")) <= before)
 
 
 def test_the_errors(endpoint: Endpoint, client: Any, s3: Any) -> None:

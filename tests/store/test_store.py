@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -379,7 +380,8 @@ def test_kill_9_at_any_moment(tmp_path: Path) -> None:
             assert names(config.code_dir) == names(config.service_dir / "zips") == used
             for shown in store.functions.all():
                 assert shown.state == "Active"
-                data = await store.code.read(shown.code_digest)
+                with contextlib.closing(store.code.read(shown.code_digest)) as pieces:
+                    data = b"".join([piece async for piece in pieces])
                 assert hashlib.sha256(data).hexdigest() == shown.code_digest
             assert store.functions.resolve(f"f{last[-1]}") is not None
             store.close()
