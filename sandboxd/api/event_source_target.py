@@ -38,6 +38,9 @@ class SourceTarget:
             return "Function not found"
         if version.state != "Active":
             return f"The function is in the state {version.state}"
+        reserved = self._store.settings.get("Concurrency", self._name) or {}
+        if reserved.get("ReservedConcurrentExecutions") == 0:
+            return "The function's reserved concurrency is 0"
         for action in QUEUE_ACTIONS:
             if not self._authorizer.may(version, f"sqs:{action}", self._queue):
                 return f"The execution role does not have permissions to call {action} on SQS"

@@ -250,14 +250,16 @@ class EventSourcesApi:
         return self._store.functions.described(reference.name, number or reference.qualifier)
 
     async def _check_source(self, document: Document) -> None:
-        """Raise ApiError where nobody would poll what is enabled, or the function could not have what is polled."""
+        """Raise ApiError where nobody would poll what is enabled, or the function may not have it."""
         settings = document["Settings"]
         kind = kind_of(settings)
         if kind is SQS:
             check_queue_is_here(settings["EventSourceArn"], self._names.region, self._names.account)
+        if not document["Enabled"]:  # that is possible whatever became of queue and function
+            return
         if kind is SQS and self._sources.offered:
             await self._check_queue(settings["EventSourceArn"], self._version(document["FunctionArn"]))
-        elif document["Enabled"]:
+        else:
             why = "without [services] endpoint_url in its configuration " if kind is SQS else ""
             raise not_offered_member(f"{why}event source mappings of {kind.name} that are enabled (Enabled=false is)")
 

@@ -73,8 +73,8 @@ def record(message: Mapping[str, Any], source: QueueSource) -> dict[str, Any]:
 
 
 def item(found: Mapping[str, Any]) -> Item:
-    """A record on its way. Raises ValueError for half a character, which is no UTF-8."""
-    data = json.dumps(found, ensure_ascii=False, separators=(",", ":")).encode()
+    """A record on its way. Raises ValueError for half a character, which is no UTF-8, and for NaN, which is no JSON."""
+    data = json.dumps(found, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     return Item(found["messageId"], found["receiptHandle"], str(found["attributes"].get("MessageGroupId", "")), data)
 
 
@@ -119,8 +119,8 @@ def failed(response: bytes, ids: Collection[str]) -> set[str]:
     if not isinstance(failures, list):
         return everything
     named = [entry.get("itemIdentifier") if isinstance(entry, dict) else None for entry in failures]
-    known = {name for name in named if isinstance(name, str) and name in everything}
-    return known if len(known) == len(set(map(repr, named))) else everything
+    known = {name for name in named if isinstance(name, str)}
+    return known if known <= everything and all(isinstance(name, str) for name in named) else everything
 
 
 def _attribute(value: Any) -> Any:

@@ -383,12 +383,23 @@ def test_a_queue_has_to_be_there_and_to_hide_messages_for_long_enough(polling: E
     client.close()
 
 
-def test_a_server_that_is_not_there_is_an_error_of_the_service(make_endpoint: Callable[..., Endpoint]) -> None:
-    endpoint = make_endpoint(services_endpoint=parse("http://127.0.0.1:1"))
+def test_a_server_that_is_not_there_keeps_nobody_from_disabling(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint(services_endpoint=parse("http://127.0.0.1:1"), event_backoff=(0.05, 0.1))
     endpoint.create()
     client = endpoint.boto3()
     refused = error_of(client.create_event_source_mapping, EventSourceArn=QUEUE, FunctionName="hello")
     assert refused[:2] == ("ServiceException", 500)
+    made = client.create_event_source_mapping(EventSourceArn=QUEUE, **OFF)
+    assert error_of(client.update_event_source_mapping, UUID=made["UUID"], Enabled=True) == refused
+    key = f"event-source-mapping:{made['UUID']}"
+    document = endpoint.store.settings.get("EventSourceMapping", key)
+    assert document is not None
+    endpoint.run(endpoint.store.settings.put("EventSourceMapping", key, document | {"Enabled": True}))
+    client.close()
+    client = make_endpoint(services_endpoint=parse("http://127.0.0.1:1"), event_backoff=(0.05, 0.1)).boto3()
+    eventually(lambda: "PROBLEM" in client.get_event_source_mapping(UUID=made["UUID"]).get("LastProcessingResult", ""))
+    client.update_event_source_mapping(UUID=made["UUID"], Enabled=False)
+    eventually(lambda: client.get_event_source_mapping(UUID=made["UUID"])["State"] == "Disabled")
     client.close()
 
 
@@ -433,4 +444,12 @@ def test_a_function_that_is_gone_gets_nothing_and_its_messages_stay(polling: End
     assert _waiting(moto, arn) == 1
     polling.create()
     eventually(lambda: _bodies(polling) == ["a"])
+    client.put_function_concurrency(FunctionName="hello", ReservedConcurrentExecutions=0)
+    eventually(
+        lambda: "concurrency is 0" in client.get_event_source_mapping(UUID=made["UUID"]).get("LastProcessingResult", "")
+    )
+    _send(moto, arn, "b")
+    assert _waiting(moto, arn) == 1
+    client.delete_function_concurrency(FunctionName="hello")
+    eventually(lambda: _bodies(polling) == ["a", "b"])
     client.close()
