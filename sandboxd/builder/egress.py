@@ -11,7 +11,7 @@ the clouds' metadata addresses. A set holds an entry per port, so whoever may re
 
 A network that is denied with every port to who may reach every public address has no entry: the kernel's sets that hold
 pairs of addresses are missing in many kernels, or take few. The router has no route there for packets of that address
-(`TABLES`): it answers as a rule that rejects.
+(no_way.py): it answers as a rule that rejects.
 
 *opened* is filled by what permitted names lead to, each address for its answer's time, and is looked at last. A flow
 that began in that time may go on after it, and only while its environment lives: *numbers* gives an environment's
@@ -22,7 +22,7 @@ mask of 0 makes CONNMARK combine them by XOR: 0 says that they are the same.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
@@ -31,7 +31,6 @@ from pyroute2.ipset import PortEntry, PortRange
 from sandboxd.model.egress import EgressRule, Reach
 
 UPLINK = "uplink"
-TABLES = 1 << 16  # with an environment's number: its table of routes to nowhere, looked at before the main one
 FLOWS_PER_ENVIRONMENT = 256
 # A TCP flow that has ended is remembered for two minutes, here and by the host, and counts as none of those above.
 NEW_FLOWS_PER_SECOND = 50
@@ -119,6 +118,12 @@ def denied_entries(address: str, rules: list[EgressRule]) -> Iterator[Entry]:
         for part in () if rule.has_all_ports else halves(rule.network):
             for protocol in _PROTOCOLS:
                 yield "denied", (address, PortRange(rule.port_first, rule.port_last, protocol=protocol), str(part))
+
+
+def entry_count(entries: Iterable[Entry]) -> int:
+    """How many entries a set has of them: one for each port."""
+    values = (part for _, value in entries for part in value if isinstance(part, PortRange))
+    return sum(ports.end - ports.begin + 1 for ports in values)
 
 
 def opened_entries(address: str, destination: IPv4Address, port: int) -> Iterator[Entry]:

@@ -23,8 +23,10 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import psutil
+from pyroute2 import NetNS
 
-from sandboxd.builder import cgroups, namespaces, network, rlimits, rootfs
+from sandboxd.builder import cgroups, namespaces, network, no_way, rlimits, rootfs
+from sandboxd.builder.egress import denied_entries, entry_count
 from sandboxd.builder.environment import Note
 from sandboxd.config import Config, load
 from sandboxd.errors import SandboxdError
@@ -277,22 +279,37 @@ def _network(process: Process, note: Note) -> Iterator[Finding]:
     routes = sorted(f"{_dotted(row[1])} by {_dotted(row[2])} on {row[0]}" for row in rows)
     meant = [f"0.0.0.0 by {network.GATEWAY} on {network.LINK}", f"{network.GATEWAY} by 0.0.0.0 on {network.LINK}"]
     yield _judge("network", "routes", routes, [] if address is None else meant)
-    if address is not None:
-        for entry in _entries(process, f"{address}"):
+    router = None if address is None else _router(process)
+    if router is not None:
+        entries = _entries(router, f"{address}")
+        for entry in entries:
             good = _permitted(entry, note)
-            yield Finding("network", "permission", entry, good, "" if good else "none of its policy")
+            name = "denial" if entry.startswith("denied ") else "permission"
+            yield Finding("network", name, entry, good, "" if good else "none of its policy")
+        count = sum(entry.startswith("denied ") for entry in entries)
+        asked = entry_count(denied_entries(f"{address}", list(note.spec.denied)))
+        yield _judge("network", "denials", [f"{count}"], [f"{asked}"])
+        shut = [str(rule.network) for rule in note.spec.denied if rule.has_all_ports]
+        yield _judge("network", "no way to", _no_way(router, f"{address}", note.spec.environment_id), sorted(shut))
 
 
 def _dotted(word: str) -> str:
     return ".".join(str(byte) for byte in reversed(bytes.fromhex(word)))
 
 
-def _entries(process: Process, address: str) -> list[str]:
-    """The entries of the router's sets that stand for what an address may reach."""
+def _router(process: Process) -> psutil.Process | None:
     builder = psutil.Process(int(process.status["PPid"]))
-    router = next((p for p in builder.children() if "".join(p.cmdline()) == "sandboxd: router"), None)
-    if router is None:
-        return []
+    return next((p for p in builder.children() if "".join(p.cmdline()) == "sandboxd: router"), None)
+
+
+def _no_way(router: psutil.Process, address: str, environment_id: int) -> list[str]:
+    """The networks that the router has no route to for an address."""
+    with NetNS(f"/proc/{router.pid}/ns/net", flags=0) as namespace:
+        return no_way.shut_ones(namespace, environment_id, address)
+
+
+def _entries(router: psutil.Process, address: str) -> list[str]:
+    """The entries of the router's sets that stand for what an address may reach."""
     command = ["nsenter", f"--net=/proc/{router.pid}/ns/net", "ipset", "save"]
     saved = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
     return re.findall(rf"^add (\S+ {re.escape(address)}(?:,\S+)?)(?: .*)?$", saved, re.MULTILINE)

@@ -32,7 +32,7 @@ from pyroute2 import IPRoute
 from pyroute2.ipset import IPSet
 from pyroute2.netlink.exceptions import NetlinkError
 
-from sandboxd.builder import egress, host, linux
+from sandboxd.builder import egress, host, linux, no_way
 from sandboxd.builder.network import ADMIT, GATEWAY, LINK, OPEN, REPLY, REQUEST, RULE
 from sandboxd.config import Config
 from sandboxd.errors import SandboxdError, StepFailed
@@ -49,6 +49,9 @@ _RT_TABLE_LOCAL = 255  # what the kernel takes for itself: addresses, their broa
 _IPSET_ERRORS = 4096  # its own numbers begin here: a set is full
 _MAX_MESSAGE = 1024
 _IPV6 = Path("/proc/sys/net/ipv6")
+
+
+_Rules = tuple[list[EgressRule], list[EgressRule]]  # what is permitted, and what is denied
 
 
 @dataclass(slots=True)
@@ -134,19 +137,10 @@ class Router:
 
     # environments
 
-    def admit(
-        self,
-        environment_id: int,
-        namespace: int,
-        address: str,
-        rules: list[EgressRule],
-        denied: list[EgressRule],
-        *,
-        hosts: bool,
-    ) -> None:
+    def admit(self, environment_id: int, namespace: int, address: str, rules: _Rules, *, hosts: bool) -> None:
         """A link into the environment's namespace, its route, its set entries; raises with nothing half-made left."""
         self._raise_uplink()
-        name = f"e{environment_id}"
+        name, (permitted, denied) = f"e{environment_id}", rules
         admitted = self._admitted[environment_id] = _Admitted(address, opened={} if hosts else None)
         try:
             self._route.link("add", ifname=name, kind="veth", peer={"ifname": LINK, "net_ns_fd": namespace})
@@ -156,8 +150,9 @@ class Router:
             self._route.addr("add", index=index, address=str(GATEWAY), prefixlen=32)
             self._route.link("set", index=index, state="up")
             self._route.route("add", dst=f"{address}/32", oif=index)
-            self._shut(environment_id, admitted, [rule.network for rule in denied if rule.has_all_ports])
-            for which, value in (*egress.denied_entries(address, denied), *egress.entries_for(address, rules)):
+            admitted.shut = [rule.network for rule in denied if rule.has_all_ports]
+            no_way.shut(self._route, environment_id, address, admitted.shut)
+            for which, value in (*egress.denied_entries(address, denied), *egress.entries_for(address, permitted)):
                 admitted.entries.append((which, value))  # before it is there: of a range, a full set takes a part
                 self._add(which, value)
             if hosts:
@@ -175,30 +170,14 @@ class Router:
             self._forget(admitted, list(admitted.opened or ()))
             for which, value in admitted.entries:
                 self._delete(which, value)
-            self._reopen(environment_id, admitted)
+            if admitted.shut:
+                no_way.reopen(self._route, environment_id)
         for index in self._route.link_lookup(ifname=f"e{environment_id}"):
             try:
                 self._route.link("del", index=index)
             except NetlinkError as error:
                 if error.code != errno.ENODEV:  # the kernel has just taken it away with the namespace
                     raise
-
-    def _shut(self, environment_id: int, admitted: _Admitted, networks: list[IPv4Network]) -> None:
-        """No way from an environment to networks, by a table of its own with routes to nowhere."""
-        table = egress.TABLES + environment_id
-        for network in networks:
-            self._route.route("add", dst=str(network), table=table, type="prohibit")
-            admitted.shut.append(network)
-        if networks:
-            self._route.rule("add", src=admitted.address, src_len=32, table=table, priority=1)
-
-    def _reopen(self, environment_id: int, admitted: _Admitted) -> None:
-        table = egress.TABLES + environment_id
-        for rule in self._route.get_rules(family=socket.AF_INET) if admitted.shut else ():
-            if rule.get_attr("FRA_TABLE") == table:
-                self._route.rule("del", src=admitted.address, src_len=32, table=table, priority=1)
-        for network in admitted.shut:
-            self._route.route("del", dst=str(network), table=table, type="prohibit")
 
     def open(self, request: OpenAddresses) -> None:
         """Let an environment reach what a permitted name led to, for its time; raises OSError where it may not."""
@@ -328,10 +307,10 @@ class Router:
         tail, reason = request[REQUEST.size :], 0
         try:
             if kind == ADMIT:
-                rules: tuple[list[EgressRule], list[EgressRule]] = [], []
+                rules: _Rules = [], []
                 for net, size, first, last, denied, partial in RULE.iter_unpack(tail):
                     rules[denied].append(EgressRule(IPv4Network((net, size)), first, last, partial))
-                self.admit(environment_id, descriptors[0], str(IPv4Address(packed)), *rules, hosts=hosts)
+                self.admit(environment_id, descriptors[0], str(IPv4Address(packed)), rules, hosts=hosts)
             elif kind == OPEN:
                 self.open(OpenAddresses.unpack(tail))
             else:

@@ -6,6 +6,7 @@ The daemon runs in a World: network namespaces of the test's own.
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import socketserver
 import subprocess
@@ -32,6 +33,7 @@ POLICIES = {
     "flood": ["203.0.113.0/24:80"],
     "names": ["x.org:7"],
 }
+DENIED = "arn:sandboxd:network:::203.0.113.5:81"  # to "denied", whose role permits everything else
 FLOWS = 400  # more than one environment may have or begin, fewer than it may have descriptors
 FLOOD = f"""
 import select, socket
@@ -81,8 +83,24 @@ def daemon(machine: None) -> Iterator[Daemon]:
         for name, rules in POLICIES.items():
             about = packages.load("evaluate" if name in ("flood", "names") else "prober")
             daemon.permit(daemon.deploy(about, name), *rules)
+        _deploy_denied(daemon)
         assert _opens("wide", ("tcp", "8.8.8.8", 80))(daemon), "the router is there"
         yield daemon
+
+
+def _deploy_denied(daemon: Daemon) -> None:
+    role = f"arn:aws:iam::{daemon.admin('GET', '/status').json['AccountId']}:role/denied"
+    rows = [
+        {"Effect": "Allow", "Action": "sandboxd:Connect", "Resource": "*"},
+        {"Effect": "Deny", "Action": "sandboxd:Connect", "Resource": DENIED},
+    ]
+    document = json.dumps({"Version": "2012-10-17", "Statement": rows})
+    assert daemon.admin("POST", "/roles", {"RoleName": "denied"}).status == 201
+    body = {"PolicyName": "network", "PolicyDocument": document}
+    assert daemon.admin("PUT", "/roles/denied/policies", body).status == 204
+    daemon.deploy(packages.load("prober"), "denied", Role=role)
+    assert daemon.admin("PUT", "/functions/denied/policy", {}).status == 200
+    daemon.wait_settled("denied")
 
 
 class _Echo(socketserver.BaseRequestHandler):
@@ -191,6 +209,7 @@ SEEN: dict[str, tuple[Look, tuple[str, ...]]] = {
     "-p tcp -j decide": (_shuts("exact", EXACT), ()),
     "-p udp -j decide": (_shuts("exact", ("udp", "8.8.8.8", 80)), ()),
     "-j REJECT": (_is_silent, ()),
+    "denied src,dst,dst -j RETURN": (_opens("denied", WIDE), ()),
     "exact src,dst,dst -g": (_shuts("exact", EXACT), ()),
     "host dst -j RETURN": (_reaches_the_host, ()),
     "named src,dst,dst -g": (_shuts("private", ("tcp", "10.20.0.5", 80)), ()),
