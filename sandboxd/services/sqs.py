@@ -98,8 +98,9 @@ class Sqs:
         if url is None:
             wanted = {"QueueName": name, "QueueOwnerAWSAccountId": account}
             found = (await self._call(region, "GetQueueUrl", wanted, None)).get("QueueUrl")
-            if not isinstance(found, str) or len(found) > 2048:
-                raise OSError(errno.EPROTO, "the endpoint knows no address of the queue")
+            # A server that does not heed whose queue is asked for would give one account what is another's.
+            if not isinstance(found, str) or len(found) > 2048 or not found.endswith(f"/{account}/{name}"):
+                raise OSError(errno.EPROTO, f"the endpoint knows no queue {name} of the account {account}")
             if len(self._urls) >= _KNOWN_QUEUES:
                 self._urls.clear()
             url = self._urls[arn] = found

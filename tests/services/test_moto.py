@@ -135,6 +135,12 @@ def test_a_queue_that_was_made_anew_is_found_again(moto: Moto) -> None:
     assert [message["Body"] for message in moto.messages(arn)] == ["3"]
 
 
+def test_a_queue_of_another_account_is_not_taken_for_it(moto: Moto) -> None:
+    arn = moto.queue("somebody-s").replace(ACCOUNT, "210987654321")
+    with pytest.raises(OSError, match="no queue somebody-s of the account 210987654321"):
+        run(neighbours(moto)[1].send(arn, "1"))
+
+
 def test_a_topic(moto: Moto) -> None:
     queue, client = moto.queue("subscribed"), moto.client("sns")
     topic = client.create_topic(Name="topic")["TopicArn"]

@@ -194,7 +194,7 @@ def test_an_answer_that_is_none_of_sqs(body: bytes) -> None:
 @pytest.mark.parametrize("messages", [{}, "text", [1], [{"MessageId": "1"}], [{"MessageId": "1", "Body": "b"}] * 11])
 def test_messages_that_are_none(messages: Any) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = json.dumps({"QueueUrl": "http://169.254.169.254/1/q", "Messages": messages or [{}]}).encode()
+        body = json.dumps({"QueueUrl": "http://169.254.169.254/000000000000/q", "Messages": messages or [{}]}).encode()
         writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
         await writer.drain()
 
