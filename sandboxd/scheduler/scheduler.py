@@ -75,7 +75,7 @@ class Scheduler:
             config.limits.concurrency, POLICIES[config.eviction](config.keep_alive), _memory_limit(config)
         )
         self._environments: dict[int, Environment] = {}
-        self._warmed = (b"", 0)  # the kind of runtime that the builder was asked for last
+        self._warmed = ((b"", 0), 0.0)  # the kind of runtime that the builder was asked for last, and when
         self._wanted: dict[str, FunctionVersion] = {}  # ahead of invocations, by key
         self._carried: set[asyncio.Task[InvocationResult]] = set()
         self._background: set[asyncio.Task[None]] = set()
@@ -155,9 +155,11 @@ class Scheduler:
 
     def _warm(self, function: FunctionVersion, image_digest: bytes) -> None:
         kind = image_digest, guest_environ.told_at_boot(function)
-        if kind == self._warmed or not guest_environ.boots_ahead(function.runtime):
+        last, asked = self._warmed
+        now = time.monotonic()  # it may have had no room for it a while ago
+        if (kind == last and now < asked + 1) or not guest_environ.boots_ahead(function.runtime):
             return
-        self._warmed = kind
+        self._warmed = kind, now
         environ = guest_environ.sealed(guest_environ.of_stem(kind[1]))
         try:
             self._ground.builder.warm_image(*kind, environ)
