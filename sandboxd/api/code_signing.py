@@ -6,8 +6,10 @@ Room: service. May: change the store.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import string
+from collections.abc import AsyncIterator
 from typing import Any
 
 from sandboxd.api.calls import Call, Operations, Result
@@ -59,11 +61,18 @@ class CodeSigningApi:
         document = self._settings.get(_OF_FUNCTION, name)
         return None if document is None else str(document["CodeSigningConfigArn"])
 
-    async def attach(self, name: str, arn: str) -> None:
-        """Give a function a configuration. Raises CodeSigningConfigNotFoundException."""
+    @contextlib.asynccontextmanager
+    async def attached(self, arn: str | None) -> AsyncIterator[dict[str, Document]]:
+        """The document, by kind, of a function that gets a configuration, which stays for the length of the block.
+
+        Raises CodeSigningConfigNotFoundException.
+        """
+        if arn is None:
+            yield {}
+            return
         async with self._turn:
             self._found(arn)
-            await self._settings.put(_OF_FUNCTION, name, {"CodeSigningConfigArn": arn})
+            yield {_OF_FUNCTION: {"CodeSigningConfigArn": arn}}
 
     async def create_code_signing_config(self, call: Call) -> Result:
         """CreateCodeSigningConfig."""
@@ -112,7 +121,8 @@ class CodeSigningApi:
     async def put_function_code_signing_config(self, call: Call) -> Result:
         """PutFunctionCodeSigningConfig."""
         name = self._lookup.unqualified(call.members, "PutFunctionCodeSigningConfig").name
-        await self.attach(name, call.members["CodeSigningConfigArn"])
+        async with self.attached(call.members["CodeSigningConfigArn"]) as documents:
+            await self._settings.put(_OF_FUNCTION, name, documents[_OF_FUNCTION])
         return Result(200, {"CodeSigningConfigArn": self.of_function(name), "FunctionName": name})
 
     async def get_function_code_signing_config(self, call: Call) -> Result:

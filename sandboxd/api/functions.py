@@ -6,7 +6,7 @@ Room: service. May: change the store, retire environments.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -102,11 +102,15 @@ class FunctionsApi:
             try:
                 bare = replace(self._configurations.initial(name, arn, members), layers=layers)
                 self._roles.check(bare)
-                async with self._made_of(bare, source) as version:
-                    await self._store.functions.create(version)
+                signing = self._code_signing.attached(members.get("CodeSigningConfigArn"))
+                async with self._made_of(bare, source) as version, signing as documents:
+                    version, published, _ = self._published(version, members)
+                    if members.get("Tags"):
+                        documents["Tags"] = members["Tags"]
+                    await self._store.create_function(version, published, documents)
             except FunctionExists:
                 raise _exists(name) from None
-        published = await self._finish(version, None, members)
+        self._tasks.start(self._settle(version.name, None, published))
         return Result(201, self._configurations.describe(published or version))
 
     async def get_function(self, call: Call) -> Result:
@@ -158,8 +162,11 @@ class FunctionsApi:
         )
         with self._changes.unless_handed_on(current.name):
             async with self._made_of(changed, source) as version:
-                await self._store.functions.describe(version)
-        return await self._update(version, {name: members[name] for name in ("Publish",) if name in members})
+                version, published, new = self._published(version, members)
+                await self._store.functions.describe(version, published if new else None)
+        self._update(version, published if new else None)
+        shown = published or version
+        return Result(200, self._configurations.describe(shown, published.version if published else None))
 
     async def update_function_configuration(self, call: Call) -> Result:
         """UpdateFunctionConfiguration."""
@@ -173,7 +180,8 @@ class FunctionsApi:
             self._roles.check(version)
         with self._changes.unless_handed_on(current.name), self._store.code.keep(version.packages):
             await self._store.functions.describe(version)
-        return await self._update(version, {})
+        self._update(version, None)
+        return Result(200, self._configurations.describe(version))
 
     async def delete_function(self, call: Call) -> Result:
         """DeleteFunction."""
@@ -216,32 +224,18 @@ class FunctionsApi:
             self._reclaimer.retire(version)
         self._allotments.apply(name)
 
-    async def _update(self, version: FunctionVersion, members: dict[str, Any]) -> Result:
-        """Have what is shown as being updated serve."""
-        published = await self._finish(version, self._store.functions.resolve(version.name), members)
-        return Result(
-            200, self._configurations.describe(published or version, published.version if published else None)
-        )
+    def _published(
+        self, version: FunctionVersion, members: Mapping[str, Any]
+    ) -> tuple[FunctionVersion, FunctionVersion | None, bool]:
+        """A function and, with Publish, a version of it, and whether that is new: then it is Pending for now."""
+        if not members.get("Publish"):
+            return version, None, False
+        latest, published, new = self._versions.publication(version, version.description)
+        return latest, replace(published, state="Pending") if new else published, new
 
-    async def _finish(
-        self, version: FunctionVersion, previous: FunctionVersion | None, members: dict[str, Any]
-    ) -> FunctionVersion | None:
-        """Have what is shown of a function serve, in the background, whatever becomes of what goes with it; the change
-        ends with that. With Publish, a version of it, which is Pending until then.
-        """
-        published = None
-        try:
-            if members.get("Tags"):
-                await self._store.settings.put("Tags", version.name, members["Tags"])
-            if "CodeSigningConfigArn" in members:
-                await self._code_signing.attach(version.name, members["CodeSigningConfigArn"])
-            if members.get("Publish"):
-                published = await self._versions.publish(replace(version, state="Pending"), version.description)
-        finally:
-            # The version that was there already is as it was.
-            fresh = published if published is not None and published.state == "Pending" else None
-            self._tasks.start(self._settle(version.name, previous, fresh))
-        return published
+    def _update(self, version: FunctionVersion, published: FunctionVersion | None) -> None:
+        """Have what is shown of a function serve, in the background, with a version that is new; the change ends so."""
+        self._tasks.start(self._settle(version.name, self._store.functions.resolve(version.name), published))
 
     async def _settle(self, name: str, previous: FunctionVersion | None, published: FunctionVersion | None) -> None:
         try:

@@ -58,14 +58,20 @@ class VersionsApi:
         if latest.state != "Active":
             raise in_state(latest.state)
         with self._changes.one(latest.name):
-            published = await self.publish(latest, members.get("Description", latest.description))
+            description = members.get("Description", latest.description)
+            latest, published, new = self.publication(latest, description)
+            if new:
+                await self._store.functions.publish(latest, published)
         return Result(201, self._configurations.describe(published, published.version))
 
-    async def publish(self, latest: FunctionVersion, description: str) -> FunctionVersion:
-        """A version of what $LATEST is now: the last one, where that was made of the same, or else a new one."""
-        last = self._store.functions.versions(latest.name)[-1]
-        if last.published_from == latest.content:
-            return last
+    def publication(self, latest: FunctionVersion, description: str) -> tuple[FunctionVersion, FunctionVersion, bool]:
+        """$LATEST and a version of what it is: the last one, where that was made of the same, or else a new one, whose
+        number $LATEST knows; and whether it is new.
+        """
+        if self._store.functions.described(latest.name) is not None:
+            last = self._store.functions.versions(latest.name)[-1]
+            if last.published_from == latest.content:
+                return latest, last, False
         number = latest.last_published + 1
         published = replace(
             latest,
@@ -74,9 +80,7 @@ class VersionsApi:
             revision_id=new_revision(),
             published_from=latest.content,
         )
-        shown = self._lookup.named(latest.name)
-        await self._store.functions.publish(replace(shown, last_published=number), published)
-        return published
+        return replace(latest, last_published=number), published, True
 
     async def list_versions_by_function(self, call: Call) -> Result:
         """ListVersionsByFunction."""

@@ -15,7 +15,7 @@ import json
 import sqlite3
 from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv4Network
 from typing import Any
 
@@ -81,14 +81,26 @@ class Functions:
         """Whether any version, shown or serving, is made from this package, as its code or as a layer."""
         return digest in self._packages
 
-    async def create(self, version: FunctionVersion) -> None:
-        """Add a function. Raises FunctionExists."""
+    async def create(
+        self,
+        version: FunctionVersion,
+        published: FunctionVersion | None = None,
+        beside: Callable[[sqlite3.Connection], None] = lambda connection: None,
+    ) -> None:
+        """Add a function, with a version of it perhaps, and what `beside` writes, at once. Raises FunctionExists."""
+        versions = [version] if published is None else [version, published]
+
+        def work(connection: sqlite3.Connection) -> None:
+            for one in versions:
+                _insert(connection, one)
+            beside(connection)
+
         try:
-            await self._database.write(lambda c: _insert(c, version))
+            await self._database.write(work)
         except sqlite3.IntegrityError:
             raise FunctionExists(version.name) from None
         self._published[version.name] = {}
-        self._take([version])
+        self._take(versions)
         insort(self._names, version.name)
 
     async def publish(self, latest: FunctionVersion, published: FunctionVersion) -> None:
@@ -101,10 +113,18 @@ class Functions:
         await self._database.write(work)
         self._take([latest, published])
 
-    async def describe(self, version: FunctionVersion) -> None:
-        """Show another state of a function, while the previous one goes on serving."""
-        await self._database.write(lambda c: _update(c, version))
+    async def describe(self, version: FunctionVersion, published: FunctionVersion | None = None) -> None:
+        """Show another state of a function, while the previous one goes on serving, and perhaps a new version of it."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            _update(connection, version)
+            if published is not None:
+                _insert(connection, published)
+
+        await self._database.write(work)
         self._put(self._described, version.name, version)
+        if published is not None:
+            self._take([published])
 
     async def serve(self, *versions: FunctionVersion) -> None:
         """Show another state of versions, all at once, and run it from the next invocation on."""

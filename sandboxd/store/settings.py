@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sandboxd.store.database import Database
@@ -44,6 +44,16 @@ class Settings:
         row = (kind, function, qualifier, json.dumps(document))
         await self._database.write(lambda c: c.execute("INSERT OR REPLACE INTO settings VALUES (?, ?, ?, ?)", row))
         self._show(*row[:3], document)
+
+    def put_rows(self, connection: sqlite3.Connection, function: str, documents: Mapping[str, Document]) -> None:
+        """A new function's part of a transaction, its documents by kind; `show` follows it."""
+        rows = [(kind, function, "", json.dumps(document)) for kind, document in documents.items()]
+        connection.executemany("INSERT OR REPLACE INTO settings VALUES (?, ?, ?, ?)", rows)
+
+    def show(self, function: str, documents: Mapping[str, Document]) -> None:
+        """The function is made."""
+        for kind, document in documents.items():
+            self._show(kind, function, "", document)
 
     async def remove(self, kind: str, function: str, qualifier: str = "") -> None:
         """Remove a document that is there."""

@@ -21,7 +21,7 @@ from sandboxd.store.images import Images
 from sandboxd.store.keys import Keys
 from sandboxd.store.layers import Layers
 from sandboxd.store.principals import Principals
-from sandboxd.store.settings import Settings
+from sandboxd.store.settings import Document, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,14 @@ class Store:
         )
         await store._recover()
         return store
+
+    async def create_function(
+        self, latest: FunctionVersion, published: FunctionVersion | None, documents: Mapping[str, Document]
+    ) -> None:
+        """Add a function, perhaps with a version, and its documents by kind, at once. Raises FunctionExists."""
+        name = latest.name
+        await self.functions.create(latest, published, lambda c: self.settings.put_rows(c, name, documents))
+        self.settings.show(name, documents)
 
     async def delete_function(self, name: str) -> None:
         """Remove a function and everything that is its own, at once."""

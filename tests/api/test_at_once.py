@@ -182,3 +182,29 @@ def test_of_two_with_one_revision_the_second_is_refused(bench: Bench, change: st
         await bench.end()
 
     bench.endpoint.run(both())
+
+
+@pytest.mark.parametrize(
+    ("change", "settled"),
+    [("create function", 1), ("update code", 1), ("delete function", 0), ("delete version 2", 0), ("delete alias", 0)],
+)
+def test_a_change_is_one_transaction(bench: Bench, change: str, settled: int) -> None:
+    """What ends between two would leave the one without the other: a function without its tags, an alias's policy."""
+
+    async def count_writes() -> list[str]:
+        await bench.begin()
+        operation, members = CHANGES[change]
+        if operation == "CreateFunction":
+            members = members | SIGNING
+            await bench.do(CHANGES["delete function"])
+        written: list[str] = []
+        bench.store.database._connection.set_trace_callback(written.append)
+        answer = await bench.do((operation, members))
+        await bench.settled()
+        bench.store.database._connection.set_trace_callback(None)
+        assert isinstance(answer, dict), answer
+        bench.is_sound()
+        await bench.end()
+        return [statement for statement in written if statement == "COMMIT"]
+
+    assert len(bench.endpoint.run(count_writes())) == 1 + settled
