@@ -105,7 +105,7 @@ def _deploy_denied(daemon: Daemon) -> None:
 
 class _Echo(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        self.request.settimeout(2)  # a flow that is cut tells neither end
+        self.request.settimeout(2 * TIME_FACTOR)  # a flow that is cut tells neither end
         with contextlib.suppress(OSError):
             while data := self.request.recv(100):
                 self.request.sendall(data)

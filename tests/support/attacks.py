@@ -118,7 +118,7 @@ def facts(canaries: Canaries, images: Path, words: list[str]) -> dict[str, Any]:
         "hostname": socket.gethostname(),
         "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         "uptime": time.clock_gettime(time.CLOCK_BOOTTIME),
-        "monotonic": time.clock_gettime(time.CLOCK_MONOTONIC),
+        "zeros": {str(clock): time.time() - time.clock_gettime(clock) for clock in (1, 4, 7)},
         "boot_time": int(_first("/proc/stat", r"^btime (\d+)")),
         "memory_kb": int(_first("/proc/meminfo", r"^MemTotal:\s*(\d+)")),
         "words": words,

@@ -280,10 +280,10 @@ def a_disk_of_the_host_is_mounted(host):
 
 @attack
 def more_than_tmp_holds(host):
-    """A file of 2 GiB reserved in /tmp."""
+    """A file of 1 GiB reserved in /tmp, which has half of that."""
     file = os.open(MINE, os.O_CREAT | os.O_WRONLY)
     try:
-        os.posix_fallocate(file, 0, 2 << 30)
+        os.posix_fallocate(file, 0, 1 << 30)
         return "reserved"
     finally:
         os.close(file)

@@ -39,31 +39,36 @@ def boot_id(host):
     return _read("/proc/sys/kernel/random/boot_id").decode().strip() == host["boot_id"]
 
 
+def _counts_from_boot(host, clock, seconds):
+    """Whether a clock of the machine, by its number, began when this one did; both are seen from the time of day."""
+    return abs(time.time() - seconds - host["zeros"][str(clock)]) < 5
+
+
 @attack
 def uptime_by_clock(host):
-    return abs(time.clock_gettime(time.CLOCK_BOOTTIME) - host["uptime"]) < 300
+    return _counts_from_boot(host, 7, time.clock_gettime(time.CLOCK_BOOTTIME))
 
 
 @attack
 def uptime_by_monotonic_clock(host):
-    return abs(time.clock_gettime(time.CLOCK_MONOTONIC) - host["monotonic"]) < 300
+    return _counts_from_boot(host, 1, time.clock_gettime(time.CLOCK_MONOTONIC))
 
 
 @attack
 def uptime_by_coarse_clock(host):
-    return abs(time.clock_gettime(6) - host["monotonic"]) < 300  # CLOCK_MONOTONIC_COARSE
+    return _counts_from_boot(host, 1, time.clock_gettime(6))  # CLOCK_MONOTONIC_COARSE
 
 
 @attack
 def uptime_by_raw_clock(host):
-    return abs(time.clock_gettime(time.CLOCK_MONOTONIC_RAW) - host["monotonic"]) < 300
+    return _counts_from_boot(host, 4, time.clock_gettime(time.CLOCK_MONOTONIC_RAW))
 
 
 @attack
 def uptime_by_sysinfo(host):
     data = bytearray(128)
     syscall(99, (__import__("ctypes").c_char * 128).from_buffer(data))
-    return abs(struct.unpack_from("=q", data)[0] - host["uptime"]) < 300
+    return _counts_from_boot(host, 7, struct.unpack_from("=q", data)[0])
 
 
 @attack
@@ -75,7 +80,7 @@ def uptime_by_file(host):
 def start_of_a_process(host):
     """The start of a process in ticks since the machine's boot."""
     ticks = int(_read("/proc/self/stat").rpartition(b")")[2].split()[19])
-    return abs(ticks / os.sysconf("SC_CLK_TCK") - host["uptime"]) < 300
+    return abs(ticks / os.sysconf("SC_CLK_TCK") - host["uptime"]) < min(300, host["uptime"] / 2)
 
 
 @attack
@@ -162,7 +167,8 @@ def cgroup_path(host):
 
 @attack
 def cpuset_path(host):
-    return _read("/proc/self/cpuset").strip() not in (b"", b"/")
+    """A name in it: `/../..` is what a kernel says that has no cpusets this far down (cgroup_namespaces(7))."""
+    return set(_read("/proc/self/cpuset").strip().split(b"/")) - {b"", b".."}
 
 
 @attack
