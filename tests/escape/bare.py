@@ -58,7 +58,8 @@ def build(image: Path, attacker: Path, scratch: Path) -> Path:
     _mount("overlay", root, f"-olowerdir={image},upperdir={scratch}/upper,workdir={scratch}/work")
     for kind, name in (("proc", "proc"), ("sysfs", "sys"), ("tmpfs", "tmp"), ("tmpfs", "dev")):
         _mount(kind, root / name)
-    mounted = next(line.split()[4] for line in open("/proc/self/mountinfo") if " - cgroup2 " in line)
+    table = Path("/proc/self/mountinfo").read_text().splitlines()
+    mounted = next(line.split()[4] for line in table if " - cgroup2 " in line)
     _run("mount", "--bind", mounted, str(root / "sys/fs/cgroup"))  # a mount of its own would set options for all
     shutil.copytree(attacker, root / "var/task", dirs_exist_ok=True)
     for name, minor in (("null", 3), ("zero", 5), ("full", 5), ("random", 8), ("urandom", 9)):
