@@ -31,6 +31,7 @@ _LONG_POLL = 5  # seconds: SQS's longest, 20, would keep whoever changes or disa
 _ATTRIBUTES_HOLD = 300.0  # seconds for which what a queue says of itself is believed
 _VISIBILITY = 30.0  # seconds, SQS's standard
 _REMOVALS = 3  # tries
+_BREATH = 0.5  # seconds between two requests that bring nothing: not every server knows long polls
 
 _log = logging.getLogger("sandboxd.events")
 
@@ -174,8 +175,8 @@ class Poller:
         """The messages of one batch that are of interest. Raises what `Unavailable` names."""
         source = self._source
         await self._look()
-        items = await self._receive(source.batch, _LONG_POLL)
-        began = time.monotonic()
+        asked = time.monotonic()
+        items, began = await self._receive(source.batch, _LONG_POLL)
         # Half of the time is the function's: gathered for longer, messages would be over when they are to run.
         deadline = began + min(source.window, self._visibility / 2)
         with contextlib.suppress(*Unavailable):  # then there is a batch still
@@ -183,8 +184,12 @@ class Poller:
                 left = deadline - time.monotonic()
                 if left <= 0:
                     break
-                items += await self._receive(source.batch - len(items), max(1, min(_LONG_POLL, round(left))))
-        return _Batch(items, began + self._visibility) if items else None
+                more, _ = await self._receive(source.batch - len(items), max(1, min(_LONG_POLL, round(left))))
+                items += more
+        if items:
+            return _Batch(items, began + self._visibility)
+        await self._wait(max(0.0, asked + _BREATH - time.monotonic()))
+        return None
 
     def _fits(self, items: Iterable[Item]) -> bool:
         return sum(len(each.data) for each in items) < self._bounds.payload
@@ -195,18 +200,20 @@ class Poller:
             self._visibility = max(1.0, float(attributes.get("VisibilityTimeout", _VISIBILITY)))
             self._known_until = time.monotonic() + _ATTRIBUTES_HOLD
 
-    async def _receive(self, limit: int, wait: int) -> list[Item]:
-        """Messages that are of interest; the others are removed."""
-        messages = await self._queues.receive(self._source.arn, min(limit, _RECEIVED), wait)
+    async def _receive(self, limit: int, wait: int) -> tuple[list[Item], float]:
+        """Messages that are of interest, and when they came; the others are removed."""
+        messages, now = await self._queues.receive(self._source.arn, min(limit, _RECEIVED), wait), time.monotonic()
         sorting = asyncio.get_running_loop().run_in_executor(self._bounds.sorter, self._sort, messages)
-        items, unwanted = await sorting
+        items, unwanted, reason = await sorting
+        if reason:
+            self._report(reason)
         if unwanted:
             await self._remove(unwanted)
-        return items
+        return items, now
 
-    def _sort(self, messages: Iterable[Mapping[str, Any]]) -> tuple[list[Item], list[str]]:
-        """Messages as items, and receipts of those that no pattern wants. What is no message is left where it is."""
-        items, unwanted = [], []
+    def _sort(self, messages: Iterable[Mapping[str, Any]]) -> tuple[list[Item], list[str], str]:
+        """Messages as items, receipts of those that no pattern wants, and why one is left where it is, if one is."""
+        items, unwanted, reason = [], [], ""
         for message in messages:
             try:
                 found = record(message, self._source)
@@ -214,11 +221,13 @@ class Poller:
                     unwanted.append(str(found["receiptHandle"]))
                 else:
                     items.append(item(found))
-            except (ValueError, RecursionError, TooCostly) as error:
-                _log.warning("%s: a message is left: %s", self._source.arn, error or type(error).__name__)
-                if self._source.fifo:  # what follows it in its group would overtake it
-                    break
-        return items, unwanted
+            except (ValueError, RecursionError):
+                reason = "a message is left that no event can hold"
+            except TooCostly:
+                reason = "a message is left that has too many values for the filters"
+            if reason and self._source.fifo:  # what follows it in its group would overtake it
+                break
+        return items, unwanted, reason
 
     # running
 

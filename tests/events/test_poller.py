@@ -387,16 +387,36 @@ def test_pieces_of_a_fifo_batch_follow_each_other_and_end_with_the_first_failure
     asyncio.run(go())
 
 
-def test_a_message_that_is_none_is_left() -> None:
+def test_a_server_without_long_polls_is_not_asked_all_the_time() -> None:
+    async def go() -> None:
+        queue, function = Queue(), Function()
+
+        async def nothing(arn: str, limit: int, wait: int) -> list[Any]:
+            queue.receives += 1
+            return []
+
+        queue.receive = nothing  # type: ignore[method-assign]
+        async with polling(queue, function):
+            await asyncio.sleep(0.3)
+        assert queue.receives == 1
+
+    asyncio.run(go())
+
+
+def test_a_message_that_is_none_is_left(caplog: pytest.LogCaptureFixture) -> None:
     async def go() -> None:
         queue, function = Queue(visibility=60), Function()
         bad = queue.send("\ud800")
         worse = queue.send("x")
         queue.messages[worse]["MessageAttributes"] = {"a": 1}
         queue.send("good")
-        async with polling(queue, function):
-            await until(lambda: len(queue.messages) == 2)
-        assert list(queue.messages) == [bad, worse]
+        dear = queue.send({"a": list(range(100_000))})
+        pattern = Pattern.parse('{"body": [{"exists": true}]}')
+        dearer = Pattern.parse(json.dumps({"body": {"a": [{"numeric": ["<", -n]} for n in range(1, 9)]}}))
+        async with polling(queue, function, patterns=(dearer, pattern)):
+            await until(lambda: len(queue.messages) == 3)
+            await until(lambda: "too many values" in caplog.text)
+        assert list(queue.messages) == [bad, worse, dear]
         assert function.bodies == ["good"]
 
     asyncio.run(go())
