@@ -214,7 +214,8 @@ def test_the_files_that_are_left(tmp_path: Path) -> None:
 
 def test_streams_only_where_the_configuration_names_an_endpoint() -> None:
     endpoint = Config(destinations={"arn": Endpoint("127.0.0.1", 9000, "/")})
-    for config, allowed in ((Config(), False), (endpoint, True)):
+    services = Config(services_endpoint=Endpoint("127.0.0.1", 9000, "/"))
+    for config, allowed in ((Config(), False), (endpoint, True), (services, True)):
         outcome = filtered(lambda: socket.socket(socket.AF_INET).close(), _profile(config))
         assert (outcome == 0) is allowed, outcome
     assert filtered(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, 1), _profile(endpoint)) != 0

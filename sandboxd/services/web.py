@@ -109,6 +109,8 @@ class Answer:
         except httptools.HttpParserError as error:
             if not self._complete:  # else it is what came behind the answer
                 raise OSError(errno.EPROTO, f"the endpoint's answer is not HTTP: {error}") from None
+        except httptools.HttpParserUpgrade:
+            raise OSError(errno.EPROTO, "the endpoint's answer is not HTTP: it goes over to another protocol") from None
         return len(data)
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandboxd.model.endpoint import Endpoint
 from sandboxd.services.s3 import S3, S3Object
 from sandboxd.services.signed import ServiceError, Signed
 from sandboxd.services.sqs import Sqs
-from sandboxd.services.web import Web, trust
+from sandboxd.services.web import Answer, Web, trust
 from tests.support.certificates import self_signed
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -115,6 +117,7 @@ def test_answers(answer: bytes) -> None:
         (saying(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhel"), "breaks off"),
         (saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n"), "breaks off"),
         (saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"), "is not HTTP"),
+        (saying(b"HTTP/1.1 101 Go\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"), "is not HTTP"),
         (forever(b"HTTP/1.1 200 OK\r\n", b"a: " + b"b" * 5000 + b"\r\n"), "no HTTP answer"),
         (forever(b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 60_000), "larger than 1000 bytes"),
         (forever(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", b"2\r\nhe\r\n"), "larger than 1000 bytes"),
@@ -123,6 +126,28 @@ def test_answers(answer: bytes) -> None:
 def test_what_is_no_answer(serve: Serve, reason: str) -> None:
     with pytest.raises(OSError, match=reason):
         meet(serve, whole())
+
+
+PARTS = st.sampled_from([
+    b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 101 Go\r\n", b"HTTP/1.0 404 ", b"\r\n", b"\r\n\r\n", b"0\r\n", b"\0", b":",
+    b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"Upgrade: x\r\n", b"Connection: upgrade, close\r\n",
+    b"5\r\nhello\r\n",
+])  # fmt: skip
+
+
+@given(st.lists(PARTS | st.binary(max_size=20), max_size=12))
+def test_whatever_is_said_is_an_answer_or_an_error(pieces: list[bytes]) -> None:
+    async def main() -> bytes:
+        reader = asyncio.StreamReader()
+        for piece in pieces:
+            reader.feed_data(piece)
+        reader.feed_eof()
+        answer = Answer(reader, 1)
+        await answer.read_head()
+        return await answer.body(1000)
+
+    with contextlib.suppress(OSError):
+        assert isinstance(asyncio.run(main()), bytes)
 
 
 def test_an_endless_body_is_not_held(tmp_path: Path) -> None:
