@@ -109,9 +109,8 @@ class EventSourcesApi:
         async with self._changing:
             self._check_new(document)
             self._check_room(document)
-            if call.members.get("Tags"):
-                await self._settings.put("Tags", PREFIX + identifier, call.members["Tags"])
-            await self._put(document)
+            tags = call.members.get("Tags")
+            await self._put(document, {"Tags": tags} if tags else {})
         return Result(202, self._describe(document, "Creating"))
 
     async def get_event_source_mapping(self, call: Call) -> Result:
@@ -184,16 +183,17 @@ class EventSourcesApi:
             changed["Enabled"] = members["Enabled"]
         return changed
 
-    async def _put(self, document: Document) -> None:
-        await self._settings.put(KIND, PREFIX + document["UUID"], document)
+    async def _put(self, document: Document, others: Mapping[str, Document] | None = None) -> None:
+        key, documents = PREFIX + document["UUID"], {KIND: document, **(others or {})}
+        await self._store.database.write(lambda c: self._settings.put_rows(c, key, documents))
+        self._settings.show(key, documents)
         self._apply(document)
 
     async def _remove(self, document: Document) -> None:
         await self._sources.ended(document["UUID"])
         key = PREFIX + document["UUID"]
-        for kind in ("Tags", KIND):
-            if self._settings.get(kind, key) is not None:
-                await self._settings.remove(kind, key)
+        await self._store.database.write(lambda c: self._settings.delete_rows(c, key))
+        self._settings.forget(key)
 
     def _apply(self, document: Document) -> None:
         identifier, settings = document["UUID"], document["Settings"]
