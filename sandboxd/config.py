@@ -23,6 +23,7 @@ from sandboxd.model.limits import PROFILES, Limits
 
 DEFAULT_FILE = Path("/etc/sandboxd/sandboxd.toml")
 ENVIRONMENT_PREFIX = "SANDBOXD_"
+_NO_SETTINGS = ("SANDBOXD_CONFIG", "SANDBOXD_ACCOUNT")  # the one says where they are, the other is a command's
 UIDS_PER_INSTANCE = 65_536
 
 
@@ -257,7 +258,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> C
     for key, value in _flatten(table):
         settings[key] = (str(source), value)
     for variable in sorted(environ):
-        if variable.startswith(ENVIRONMENT_PREFIX) and variable != "SANDBOXD_CONFIG":
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in _NO_SETTINGS:
             name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
             key = next((k for k in _KEYS if k.replace(".", "_") == name), name)
             settings[key] = (f"environment variable {variable}", environ[variable])

@@ -41,7 +41,7 @@ from sandboxd.privsep.client import Client
 from sandboxd.scheduler.scheduler import Scheduler
 from sandboxd.seccomp import make_filter, read_profile
 from sandboxd.services import Neighbours
-from sandboxd.store.store import Store
+from sandboxd.store.store import Stores
 
 _BODY_BUDGET = 512 * 1024 * 1024  # of requests that are buffered at one time, on the whole host
 _BACKLOG = 4096
@@ -150,14 +150,14 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     channel = socket.socket(fileno=given.builder)
     builder = Client(channel, on_exited=lambda exited: scheduler.on_exited(exited), on_gone=end)
     await builder.ready()
-    store = await Store.open(config, builder)
+    stores = await Stores.open(config, builder)
     logs = Logs(config.service_dir / "logs", config.account_id)
     budget = Budget(_BODY_BUDGET)
 
     def image_digest(runtime: str) -> bytes:
-        digest = store.images.digest(runtime)
+        digest = stores.images.digest(runtime)
         if digest is None:  # removed since the function was made
-            text = f"There is no image of {runtime}: sandboxd image build {store.images.serving(runtime)}"
+            text = f"There is no image of {runtime}: sandboxd image build {stores.images.serving(runtime)}"
             raise ApiError("ServiceException", text, 500, fault="Service")
         return bytes.fromhex(digest)
 
@@ -173,9 +173,9 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     )
     for runtime, other in config.runtimes.items():
         log.info("%s is served by the image of %s", runtime, other)
-    scheduler.warm(store.functions.all())
-    events = EventMode(config, store, neighbours)
-    api = Api(config, store, scheduler, events, logs, neighbours)
+    scheduler.warm(version for store in stores for version in store.functions.all())
+    events = EventMode(config, stores, neighbours)
+    api = Api(config, stores, scheduler, events, logs, neighbours)
     # Whoever is not yet known may hold only a part of what the service has: functions need the rest.
     strangers = Budget(_BODY_BUDGET // 2, whole=budget)
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -202,7 +202,7 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     await api.close()
     await events.close()
     logs.close()
-    store.close()
+    stores.close()
     builder.close()
     if reason != "stop":
         log.error("%s", reason)

@@ -33,6 +33,11 @@ class Changes:
         self._changing: dict[str, asyncio.Event] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    @property
+    def busy(self) -> bool:
+        """Whether any is."""
+        return bool(self._changing)
+
     def begin(self, name: str) -> None:
         """A change of the function begins, and nobody else's does before `end`."""
         assert name not in self._changing

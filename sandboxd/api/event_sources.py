@@ -81,6 +81,11 @@ class EventSourcesApi:
             "UpdateEventSourceMapping": self.update_event_source_mapping,
         }
 
+    @property
+    def some(self) -> bool:
+        """Whether there is any."""
+        return any(self._settings.every(KIND))
+
     def begin(self) -> None:
         """Poll what is enabled, and finish what was being deleted."""
         for _, _, document in self._settings.every(KIND):

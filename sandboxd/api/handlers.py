@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sandboxd.api.account import AccountApi
+from sandboxd.api.account_admin import AccountAdminApi
 from sandboxd.api.aliases import AliasesApi
 from sandboxd.api.authorize import Authorizer
 from sandboxd.api.calls import Operations
@@ -40,7 +41,7 @@ from sandboxd.api.tasks import Tasks
 from sandboxd.api.versions import VersionsApi
 from sandboxd.config import Config
 from sandboxd.services import Neighbours
-from sandboxd.store.store import Store
+from sandboxd.store.store import Store, Stores
 from sandboxd.store.urls import Places, Urls
 
 
@@ -58,25 +59,27 @@ class Host:
     invoke: Operation
     places: Places
     neighbours: Neighbours
+    stores: Stores
+    authorizer: Authorizer
 
 
 class Handlers:
     """Every operation of one account, on its store."""
 
-    def __init__(self, host: Host, store: Store, account: str) -> None:
+    def __init__(self, host: Host, store: Store) -> None:
         config, limits, scheduler = host.config, host.config.limits, host.scheduler
-        self.store, self.names = store, Names(config.region, account)
+        self.store, self.names, self.authorizer = store, Names(config.region, store.account), host.authorizer
         names, revisions, changes = self.names, Revisions(store.settings), Changes()
-        destinations = Destinations(config.destinations, host.neighbours.sqs is not None, config.region, account)
+        self._changes = changes
+        destinations = Destinations(config.destinations, host.neighbours.sqs is not None, config.region, store.account)
         configurations = Configurations(limits, store.images, config.region, revisions, destinations)
         packages = Packages(store.code, limits, host.neighbours.s3)
-        self.authorizer = Authorizer(store, names)
         self.allotments = allotments = Allotments(store, names, changes, scheduler, limits)
         self.roles = Roles(store, names, self.authorizer, scheduler, allotments)
         lookup = Lookup(store, names, changes, revisions)
         versions = VersionsApi(store, configurations, lookup, changes, host.reclaimer, allotments)
         code_signing = CodeSigningApi(store, names, lookup)
-        layers = LayersApi(store, names, host.reclaimer, packages, host.downloads)
+        layers = LayersApi(store, host.stores, names, host.reclaimer, packages, host.downloads)
         self.functions = FunctionsApi(
             store,
             configurations,
@@ -94,8 +97,8 @@ class Handlers:
             host.downloads,
             host.tasks,
         )
-        urls = Urls(store.settings, account, host.places)
-        event_sources = EventSourcesApi(
+        urls = Urls(store.settings, store.account, host.places)
+        self._event_sources = EventSourcesApi(
             store,
             names,
             self.authorizer,
@@ -109,7 +112,7 @@ class Handlers:
             | versions.operations()
             | AliasesApi(store, names, lookup, revisions, allotments).operations()
             | code_signing.operations()
-            | event_sources.operations()
+            | self._event_sources.operations()
             | EventInvokeApi(store, names, self.authorizer, destinations).operations()
             | FunctionUrlsApi(store, names, urls, Addresses.of(config)).operations()
             | ConcurrencyApi(store, names, lookup, allotments, limits).operations()
@@ -121,5 +124,19 @@ class Handlers:
             | LayerPermissionsApi(layers, store.layers).operations()
             | AccountApi(store, limits, allotments, config.service_dir).operations()
         )
+        self.admin = AccountAdminApi(store, self.functions, names, self.roles, host.logs)
         self.invoke = InvokeApi(store, scheduler, host.events, host.reclaimer, names, limits, host.invoke)
-        event_sources.begin()
+
+    @property
+    def left(self) -> str:
+        """What an account that is to be removed still has, in words; empty: nothing."""
+        if len(self.store.functions) or self._changes.busy:
+            return "functions"
+        if any(self.store.layers.every_version()):
+            return "layers"
+        return "event source mappings" if self._event_sources.some else ""
+
+    def begin(self) -> None:
+        """Have the scheduler and the pollers do what the store says: once, at the start."""
+        self.allotments.apply_all()
+        self._event_sources.begin()

@@ -23,7 +23,7 @@ from sandboxd.api.service_model import ServiceModel
 from sandboxd.errors import ApiError
 from sandboxd.model.arn import LayerReference, layer_arn, parse_layer_reference
 from sandboxd.model.layer import MAX_LAYERS, AttachedLayer, LayerVersion
-from sandboxd.store.store import Store
+from sandboxd.store.store import Store, Stores
 
 _ARCHITECTURES = "x86_64, arm64"
 _COUNTED_DOWN = 1 << 63  # the newest version comes first
@@ -33,9 +33,9 @@ class LayersApi:
     """The operations on layers, but for their permissions."""
 
     def __init__(
-        self, store: Store, names: Names, reclaimer: Reclaimer, packages: Packages, downloads: Downloads
+        self, store: Store, stores: Stores, names: Names, reclaimer: Reclaimer, packages: Packages, downloads: Downloads
     ) -> None:
-        self._store, self._names, self._reclaimer = store, names, reclaimer
+        self._store, self._stores, self._names, self._reclaimer = store, stores, names, reclaimer
         self._packages, self._downloads = packages, downloads
 
     def operations(self) -> Operations:
@@ -67,29 +67,29 @@ class LayersApi:
         return self._store.layers.get(self.named(members, action), members["VersionNumber"])
 
     def attached(self, arns: Sequence[str]) -> tuple[AttachedLayer, ...]:
-        """The layers that a function asks for. Raises ApiError where it cannot have them."""
+        """The layers that a function asks for, those of other accounts being permitted. Raises ApiError where it cannot
+        have them."""
         if len(arns) > MAX_LAYERS:
             raise invalid_parameter(f"Cannot reference more than {MAX_LAYERS} layers.")
         found: dict[str, AttachedLayer] = {}
         for arn in arns:
             reference = parse_layer_reference(arn)
-            if reference is not None and reference.account == self._names.account:
-                if reference.region != self._names.region:
-                    raise invalid_parameter(
-                        "Layers are not in the same region as the function. "
-                        f"Layers are expected to be in region {self._names.region}."
-                    )
-            elif reference is not None:
-                raise self._denied("GetLayerVersion", arn)
-            version = None if reference is None else self._store.layers.get(reference.name, reference.version or 0)
-            if version is None:
+            if reference is not None and reference.region != self._names.region:
+                raise invalid_parameter(
+                    "Layers are not in the same region as the function. "
+                    f"Layers are expected to be in region {self._names.region}."
+                )
+            store = None if reference is None else self._stores.get(reference.account)
+            version = store.layers.get(reference.name, reference.version or 0) if store and reference else None
+            if version is None or reference is None:
                 raise invalid_parameter(f"Layer version {arn} does not exist.")
-            if version.layer in found:
+            layer = layer_arn(self._names.region, reference.account or "", reference.name)
+            if layer in found:
                 raise invalid_parameter(
                     "Two different versions of the same layer are not allowed to be referenced in the same function. "
-                    f"{found[version.layer].arn} and {arn} are versions of the same layer."
+                    f"{found[layer].arn} and {arn} are versions of the same layer."
                 )
-            found[version.layer] = AttachedLayer(arn, version.digest, version.code_size, version.unzipped)
+            found[layer] = AttachedLayer(arn, version.digest, version.code_size, version.unzipped)
         return tuple(found.values())
 
     async def publish_layer_version(self, call: Call) -> Result:

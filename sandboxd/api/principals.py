@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Set
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -27,7 +27,6 @@ _NAME = re.compile(
     r"[\w+=,.@-]{1,64}", re.ASCII
 )  # https://docs.aws.amazon.com/IAM/latest/APIReference/API_CreateUser.html
 _POLICY_NAME = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
-_ACCOUNT = re.compile(r"\d{12}", re.ASCII)
 Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
 _TRUST = "AssumeRolePolicyDocument"
 T = TypeVar("T")
@@ -39,8 +38,8 @@ class PrincipalsApi:
 
     noun = ""  # as in paths
 
-    def __init__(self, store: Store, kept: Principals, account: str, roles: Roles) -> None:
-        self._store, self._kept, self._account, self._roles = store, kept, account, roles
+    def __init__(self, store: Store, kept: Principals, roles: Roles) -> None:
+        self._store, self._kept, self._roles = store, kept, roles
         self._one = asyncio.Lock()  # a policy is put to those that the one before left
 
     def routes(self) -> dict[tuple[str, str], Handler]:
@@ -62,19 +61,16 @@ class PrincipalsApi:
         return Result(200, {f"{self.noun.title()}s": [self._describe(one) for one in self._kept.all()]})
 
     async def create(self, request: Request, _: str, __: dict[str, str]) -> Result:
-        """Add one: UserName or RoleName and, of a user where it is another, AccountId."""
+        """Add one: UserName or RoleName."""
         member = f"{self.noun.title()}Name"
-        optional = {"AccountId"} if self.noun == "user" else {_TRUST}
-        body = _members(request, {member}, optional)
-        name, account, trust = body[member], body.get("AccountId", ""), body.get(_TRUST, "")
+        body = _members(request, {member}, set() if self.noun == "user" else {_TRUST})
+        name, trust = body[member], body.get(_TRUST, "")
         if not _NAME.fullmatch(name):
             raise invalid_parameter(f"{member} is up to 64 letters, digits and _+=,.@-")
-        if account and not _ACCOUNT.fullmatch(account):
-            raise invalid_parameter("AccountId is 12 digits")
         if trust:
             _checked(parse_trust, trust)
         try:
-            made = await self._kept.create(name, account, trust)
+            made = await self._kept.create(name, trust)
         except NameTaken:
             text = f"{self.noun.title()} with name {name} already exists."
             raise ApiError("EntityAlreadyExistsException", text, 409) from None
@@ -99,7 +95,7 @@ class PrincipalsApi:
 
     async def put_policy(self, request: Request, subject: str, _: dict[str, str]) -> Result:
         """Give one a policy, or another document to a policy: PolicyName and PolicyDocument, which is a text."""
-        body = _members(request, {"PolicyName", "PolicyDocument"}, set())
+        body = _members(request, {"PolicyName", "PolicyDocument"})
         name, document = body["PolicyName"], body["PolicyDocument"]
         if not _POLICY_NAME.fullmatch(name):
             raise invalid_parameter("PolicyName is up to 128 letters, digits and _+=,.@-")
@@ -159,10 +155,9 @@ class PrincipalsApi:
         return identity
 
     def _describe(self, identity: Identity) -> dict[str, Any]:
-        account = identity.account or self._account
         return {
             f"{self.noun.title()}Name": identity.name,
-            "Arn": f"arn:aws:iam::{account}:{self.noun}/{identity.name}",
+            "Arn": f"arn:aws:iam::{self._store.account}:{self.noun}/{identity.name}",
             "CreateDate": identity.create_date,
             "Policies": sorted(identity.documents),
         }
@@ -212,6 +207,11 @@ class UsersApi(PrincipalsApi):
         return Result(204)
 
 
+def only(request: Request, member: str) -> str:
+    """The text that a request consists of. Raises InvalidParameterValueException."""
+    return _members(request, {member})[member]
+
+
 def _checked(check: Callable[[T], object], document: T) -> None:
     try:
         check(document)
@@ -219,7 +219,7 @@ def _checked(check: Callable[[T], object], document: T) -> None:
         raise ApiError("MalformedPolicyDocumentException", str(error)) from None
 
 
-def _members(request: Request, required: set[str], optional: set[str]) -> dict[str, str]:
+def _members(request: Request, required: set[str], optional: Set[str] = frozenset()) -> dict[str, str]:
     body = read_json(request.body)
     if not isinstance(body, dict) or not required <= body.keys() <= required | optional:
         raise invalid_parameter(f"The request has {', '.join(sorted(required | optional))}, and nothing else")

@@ -14,9 +14,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 from sandboxd.api import event_sources
+from sandboxd.api.accounts import Accounts
 from sandboxd.api.admin import PREFIX as ADMIN
 from sandboxd.api.admin import AdminApi, endpoint
-from sandboxd.api.authorize import Who
+from sandboxd.api.authorize import Authorizer
+from sandboxd.api.callers import Root, Who
 from sandboxd.api.calls import Call, Result
 from sandboxd.api.downloads import PREFIX as DOWNLOADS
 from sandboxd.api.downloads import Downloads
@@ -43,7 +45,7 @@ from sandboxd.model.invocation import Invocation, InvocationResult
 from sandboxd.model.limits import Limits
 from sandboxd.model.network import Network
 from sandboxd.services import Neighbours
-from sandboxd.store.store import Store
+from sandboxd.store.store import Stores
 from sandboxd.store.urls import Places
 
 _HASHED_HERE = 1 << 20  # bytes; a larger body is hashed on a thread, which lets other requests go on
@@ -59,36 +61,44 @@ class Api:
     """Every operation, behind the three doors. `close` ends what runs in the background."""
 
     def __init__(
-        self, config: Config, store: Store, scheduler: Scheduler, events: Events, logs: Logs, neighbours: Neighbours
+        self, config: Config, stores: Stores, scheduler: Scheduler, events: Events, logs: Logs, neighbours: Neighbours
     ) -> None:
-        self._config, self._store, self._tasks = config, store, Tasks()
+        self._config, self._stores, self._tasks = config, stores, Tasks()
         self._verifier = Verifier(self._secret, config.region)
         self._peers, self._downloads, self._sessions = Peers(config.user), Downloads(), Sessions()
-        self._places = Places()
-        reclaimer = Reclaimer(scheduler, store.code, self._tasks)
-        invoke = ServiceModel.load({"Invoke"}).operations["Invoke"]
+        places, self._authorizer = Places(), Authorizer(stores, config.region)
         host = Host(
-            config, scheduler, events, logs, reclaimer, self._downloads, self._tasks, invoke, self._places, neighbours
+            config,
+            scheduler,
+            events,
+            logs,
+            Reclaimer(scheduler, stores.code, self._tasks),
+            self._downloads,
+            self._tasks,
+            ServiceModel.load({"Invoke"}).operations["Invoke"],
+            places,
+            neighbours,
+            stores,
+            self._authorizer,
         )
-        own = Handlers(host, store, config.account_id)
-        self._operations, self._invoke, self._authorizer = own.operations, own.invoke, own.authorizer
+        self._accounts = Accounts(stores, lambda store: Handlers(host, store), logs)
         model = ServiceModel.load(self.offered)
         prepare_model(model)
         event_sources.prepare_model(model)
         _apply_limits(model, config.limits)
         self._errors = ErrorWriter(model.errors)
-        self._urls = UrlDoor(config, self._places, lambda account: own, self._errors, self._verify, self._verifier)
+        self._urls = UrlDoor(config, places, self._accounts.__getitem__, self._errors, self._verify, self._verifier)
         self._routes = Routes(model.operations.values())
-        self._admin = AdminApi(config, store, own.functions, own.names, own.roles, scheduler, events, logs)
+        self._admin = AdminApi(config, stores.images, self._accounts, scheduler, events)
         self._tcp_origin = endpoint(*config.api_listen)
-        self._roles = own.roles
-        own.allotments.apply_all()
+        for account in self._accounts:
+            account.begin()
         self._tasks.start_patient(self._renew_in_time())
 
     @property
     def offered(self) -> set[str]:
         """The names of the operations that there are."""
-        return {"Invoke", "InvokeWithResponseStream", *self._operations}
+        return {"Invoke", "InvokeWithResponseStream", *self._accounts.own.operations}
 
     @property
     def body_limit(self) -> int:
@@ -103,7 +113,7 @@ class Api:
         if request.method == "GET" and request.target.startswith(DOWNLOADS):
             return self._download(request.target)
         if self._config.api_auth == "none":
-            return self._serve(request, self._origin(request))
+            return self._serve(request, self._origin(request), Root(self._config.account_id))
         if len(request.body) > _HASHED_HERE:
             return self._serve_large(request)
         try:
@@ -113,14 +123,19 @@ class Api:
         return self._serve(request, self._origin(request), who)
 
     def handle_unix(self, request: Request) -> Answer:
-        """The unix socket: root and the daemon's group may do everything; nobody else anything."""
+        """The unix socket: root and the daemon's group may do everything, in an account at a time; nobody else
+        anything."""
         if not self._peers.may_administer(request.peer):
             text = f"The API's socket is for root and members of the group {self._config.user}"
             return self._errors.response(access_denied(text), new_request_id())
         if request.target.startswith(ADMIN):
             work = self._admin.handle(request)
             return self._guard(work if request.method == "GET" else self._tasks.finish(work), new_request_id())
-        return self._serve(request, self._tcp_origin)
+        try:
+            account = self._accounts.asked_for(request)
+        except ApiError as error:
+            return self._errors.response(error, new_request_id())
+        return self._serve(request, self._tcp_origin, Root(account.names.account))
 
     def handle_invoke_door(self, function: FunctionVersion, request: Request) -> Answer:
         """The door inside a sandbox whose policy permits Invoke: that and nothing else, with no signature.
@@ -175,7 +190,7 @@ class Api:
 
     async def run(self, invocation: Invocation) -> InvocationResult:
         """Run the invocation of an event that was accepted. Raises ApiError."""
-        return await self._invoke.run(invocation)
+        return await self._accounts[invocation.function.account].invoke.run(invocation)
 
     def may_send(self, function: FunctionVersion, arn: str) -> bool:
         """Whether a function may have a destination told of its events."""
@@ -183,7 +198,8 @@ class Api:
 
     def renew_credentials(self) -> None:
         """Replace the environments of functions whose role is kept here: credentials end."""
-        self._roles.renew()
+        for account in self._accounts:
+            account.roles.renew()
 
     async def _renew_in_time(self) -> None:
         while True:
@@ -199,14 +215,20 @@ class Api:
 
     def credentials(self, function: FunctionVersion) -> dict[str, str]:
         """The environment variables by which a function has the permissions of its role, where that is kept here."""
-        return self._sessions.credentials(function) if self._authorizer.keeps_role(function) else {}
+        store = self._stores.get(function.account)
+        if store is None or not self._authorizer.keeps_role(function):
+            return {}
+        return self._sessions.credentials(function, store.incarnation)
 
     def network(self, function: FunctionVersion) -> Network:
         """What an environment of a function may reach. Raises ApiError where it may not be made."""
-        return self._roles.network(function)
+        return self._accounts[function.account].roles.network(function)
 
     def _secret(self, key_id: str, token: str | None) -> str | None:
-        return self._store.keys.secret(key_id) if token is None else self._sessions.secret(key_id, token)
+        if token is not None:
+            return self._sessions.secret(key_id, token)
+        key = self._stores.key(key_id)
+        return None if key is None else key.secret
 
     def _verify(self, request: Request, payload_hash: str) -> str | Session:
         """Who signed the request. Raises ApiError."""
@@ -223,21 +245,20 @@ class Api:
         answer = self._serve(request, self._origin(request), who)
         return answer if isinstance(answer, Response) else await answer
 
-    def _serve(self, request: Request, origin: str, who: Who | None = None) -> Answer:
-        """Answer a request of somebody, or of one who may do everything."""
+    def _serve(self, request: Request, origin: str, who: Who) -> Answer:
+        """Answer a request of somebody."""
         request_id = new_request_id()
         target = invoke_target(request.method, request.target)
         if target is not None:
             return self._serve_invoke(target, request, request_id, who)
         return self._guard(self._operate(request, origin, who), request_id)
 
-    def _serve_invoke(self, target: Target, request: Request, request_id: str, who: Who | None) -> Answer:
-        if who is not None:
-            try:
-                self._authorizer.check_invoke(who, (target.function, target.query), request)
-            except ApiError as error:
-                return self._errors.response(error, request_id)
-        return self._guard(self._invoke.handle(target, request, request_id), request_id)
+    def _serve_invoke(self, target: Target, request: Request, request_id: str, who: Who) -> Answer:
+        try:
+            account = self._authorizer.check_invoke(who, (target.function, target.query), request)
+        except ApiError as error:
+            return self._errors.response(error, request_id)
+        return self._guard(self._accounts[account].invoke.handle(target, request, request_id), request_id)
 
     async def _guard(self, work: Coroutine[Any, Any, Response | Result], request_id: str) -> Response:
         """Answer with what the work gives, or with the error that it raises; nothing else gets out."""
@@ -258,20 +279,18 @@ class Api:
         headers["Content-Type"] = "application/json"
         return Response(result.status, json.dumps(result.document).encode(), headers)
 
-    async def _operate(self, request: Request, origin: str, who: Who | None) -> Result:
+    async def _operate(self, request: Request, origin: str, who: Who) -> Result:
         path, _, query_text = request.target.partition("?")
         query = read_query(query_text)
         found = self._routes.find(request.method, path, query)
         if found is None:
             raise _no_such_operation()
         operation, labels = found
-        handler = self._operations.get(operation.name)
-        if handler is None:
+        if operation.name not in self._accounts.own.operations:
             raise not_offered(f"the operation {operation.name}")
         members = take_members(operation, labels, query, request.headers, request.body)
-        if who is not None:
-            self._authorizer.check(who, operation.name, members, request)
-        work = handler(Call(members, origin))
+        account = self._authorizer.check(who, operation.name, members, request).account
+        work = self._accounts[account].operations[operation.name](Call(members, origin))
         return await (work if request.method == "GET" else self._tasks.finish(work))
 
     def _download(self, target: str) -> Response:
@@ -279,7 +298,7 @@ class Api:
         try:
             if digest is None:
                 raise PermissionError
-            package = self._store.code.read(digest)
+            package = self._stores.code.read(digest)
         except OSError:
             return Response(403, b"The link has expired or is none of ours.\n", {"Content-Type": "text/plain"})
         return Response(200, headers={"Content-Type": "application/zip"}, chunks=package)

@@ -22,11 +22,17 @@ SECONDS = 12 * 3600  # how long credentials are good for
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Whose credentials are: a function with its role."""
+    """Whose credentials are: a function with its role, while its account's store is the one of then."""
 
     role: str
     name: str
     arn: str
+    store: str
+
+    @property
+    def account(self) -> str:
+        """The function's account."""
+        return self.arn.split(":", 5)[4]
 
 
 class Sessions:
@@ -35,9 +41,9 @@ class Sessions:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._key, self._now = os.urandom(32), now
 
-    def credentials(self, function: FunctionVersion) -> dict[str, str]:
-        """New credentials, as environment variables."""
-        session = Session(function.role, function.name, function.arn)
+    def credentials(self, function: FunctionVersion, store: str) -> dict[str, str]:
+        """New credentials, as environment variables. `store` is the incarnation of that of the function's account."""
+        session = Session(function.role, function.name, function.arn, store)
         says = json.dumps(asdict(session) | {"expires": int(self._now()) + SECONDS}).encode()
         token = f"{_text(says)}.{_text(self._code(says, 'token'))}"
         key_id, secret = self._pair(says)
@@ -58,7 +64,7 @@ class Sessions:
         says = self._read(token)
         assert says is not None
         members = json.loads(says)
-        return Session(members["role"], members["name"], members["arn"])
+        return Session(members["role"], members["name"], members["arn"], members["store"])
 
     def _read(self, token: str) -> bytes | None:
         text, _, code = token.partition(".")

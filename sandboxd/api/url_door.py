@@ -70,7 +70,7 @@ class UrlDoor:
             if not url.public and not self._open:
                 self._verifier.check_head(request.headers)
             elif not self._open:
-                self._account(account).authorizer.check_url(None, url, request)
+                self._account(account).authorizer.check_url(None, url, account, request)
             if not length.isdigit() or int(length) > self._limit:
                 raise request_too_large(self._limit, "InvokeFunction")
         except ApiError as error:
@@ -122,7 +122,7 @@ class UrlDoor:
             large = len(body) > _HASHED_HERE
             digest = await asyncio.to_thread(hashlib.sha256, body) if large else hashlib.sha256(body)
             who = self._verify(request, digest.hexdigest())
-        account.authorizer.check_url(who, url, request)
+        account.authorizer.check_url(who, url, account.names.account, request)
         if who is None:
             return None
         arn, number = account.authorizer.caller(who)

@@ -36,6 +36,7 @@ COMMANDS = {
     "url": ("sandboxd.cli.url", "Create, update, show, list and delete addresses of functions for HTTP clients."),
     "tag": ("sandboxd.cli.tag", "Put, list and remove tags of functions."),
     "permission": ("sandboxd.cli.permission", "Add, list and remove permissions to invoke functions."),
+    "account": ("sandboxd.cli.account", "Create, list and delete accounts, which are isolated from one another."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
     "user": ("sandboxd.cli.principals", "Create, show, list and delete users, and give them policies."),
     "role": ("sandboxd.cli.principals", "Create, show, list and delete roles of functions, and give them policies."),

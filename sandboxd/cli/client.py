@@ -32,10 +32,14 @@ class Answer:
 
 
 class Client:
-    """Asks the daemon, one connection for each request. Raises Unreachable where it cannot be reached."""
+    """Asks the daemon, in an account or else in the configuration's, one connection for each request.
 
-    def __init__(self, path: Path) -> None:
+    Raises Unreachable where it cannot be reached.
+    """
+
+    def __init__(self, path: Path, account: str | None = None) -> None:
         self._path = path
+        self._named = [] if account is None else [f"X-Sandboxd-Account: {account}"]
 
     def request(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None, timeout: float = 60
@@ -62,7 +66,7 @@ class Client:
     ) -> Iterator[tuple[int, dict[str, str], BinaryIO]]:
         """Send a request; the answer's status and headers, and where its body is to be read."""
         lines = [f"{method} {target} HTTP/1.1", "Host: sandboxd", f"Content-Length: {len(body)}", "Connection: close"]
-        lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+        lines += [*self._named, *(f"{name}: {value}" for name, value in (headers or {}).items())]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         try:
             with socket.socket(socket.AF_UNIX) as door:

@@ -6,6 +6,7 @@ Room: command line. May: load the configuration, when a command first asks for i
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -43,10 +44,14 @@ class Unreachable(Failure):
 
 
 class Context:
-    """The `ctx.obj` of every command. `output` is "table" (for people) or "json" (for programs)."""
+    """The `ctx.obj` of every command. `output` is "table" (for people) or "json" (for programs).
+
+    `named_account` is the account that a command is for; None: the configuration's.
+    """
 
     def __init__(self, config_file: Path | None = None, output: str = "table") -> None:
         self.config_file, self.output = config_file, output
+        self.named_account: str | None = None
 
     @functools.cached_property
     def config(self) -> Config:
@@ -56,11 +61,16 @@ class Context:
         return load(self.config_file)
 
     @property
+    def account(self) -> str:
+        """The account that a command is for."""
+        return self.named_account or self.config.account_id
+
+    @property
     def client(self) -> Client:
-        """The daemon's door; nothing is connected yet."""
+        """The daemon's door, in that account; nothing is connected yet."""
         from sandboxd.cli.client import Client
 
-        return Client(self.config.api_socket)
+        return Client(self.config.api_socket, self.named_account)
 
 
 def _take_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> None:
@@ -71,6 +81,25 @@ def _take_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
 
 def _take_output(ctx: click.Context, _: click.Parameter, value: str) -> None:
     ctx.ensure_object(Context).output = value
+
+
+def _take_account(ctx: click.Context, _: click.Parameter, value: str | None) -> None:
+    if value is not None:
+        if not re.fullmatch(r"\d{12}", value, re.ASCII):
+            raise click.BadParameter("an account's id is 12 digits")
+        ctx.ensure_object(Context).named_account = value
+
+
+def account_option(command: C) -> C:
+    """Add `--account ID`."""
+    return click.option(
+        "--account",
+        metavar="ID",
+        envvar="SANDBOXD_ACCOUNT",
+        expose_value=False,
+        callback=_take_account,
+        help="Act in this account (or SANDBOXD_ACCOUNT), not the configuration's.",
+    )(command)
 
 
 def config_option(command: C) -> C:
@@ -86,7 +115,12 @@ def config_option(command: C) -> C:
 
 
 def output_option(command: C) -> C:
-    """Add `--output table|json` and `--config FILE`."""
+    """Add `--output table|json`, `--account ID` and `--config FILE`."""
+    return account_option(host_output_option(command))
+
+
+def host_output_option(command: C) -> C:
+    """Add `--output table|json` and `--config FILE`, for what is no account's."""
     option = click.option(
         "-o",
         "--output",

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import click
 
-from sandboxd.cli.context import Context, output_option
+from sandboxd.cli.context import Context, host_output_option
 from sandboxd.cli.output import harmless, show_json
 
 _MARKS = {"ok": "ok  ", "warn": "WARN", "fail": "FAIL"}
 
 
 @click.command(epilog="Example: sandboxd doctor")
-@output_option
+@host_output_option
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
     """Check this machine and say what to do about each failure.

@@ -56,7 +56,7 @@ def create(
 ) -> None:
     """Create the function NAME from a zip file, a directory or an object in a bucket."""
     request = {"FunctionName": name, "Code": source.members(context)}
-    settings["role"] = settings["role"] or f"arn:aws:iam::{context.config.account_id}:role/sandboxd"
+    settings["role"] = settings["role"] or f"arn:aws:iam::{context.account}:role/sandboxd"
     client = context.client
     configuration = api.create(client, request | members(context, settings))
     if allow_egress or allow_invoke:

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import click
 
-from sandboxd.cli.context import Context, output_option
+from sandboxd.cli.context import Context, host_output_option
 from sandboxd.cli.output import show_json, show_table
 from sandboxd.cli.rooms import run_as_root
 
 
 @click.command(epilog="Example: sandboxd gc --dry-run")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed and remove nothing.")
-@output_option
+@host_output_option
 @click.pass_obj
 def gc(context: Context, dry_run: bool) -> None:
     """Remove what a dead daemon left: cgroup directories, run files, volumes. What a living one holds is not touched.

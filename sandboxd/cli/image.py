@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sandboxd.cli.context import Context, Failure, Unreachable, output_option
+from sandboxd.cli.context import Context, Failure, Unreachable, host_output_option
 from sandboxd.cli.output import show_json, show_table
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def _complete_recipe(ctx: click.Context, _: click.Parameter, incomplete: str) ->
     "--force", "--no-cache", is_flag=True, help="Build even if nothing changed, with Debian's newest packages."
 )
 @click.option("--mirror", metavar="URI", help="Debian mirror to use instead of deb.debian.org.")
-@output_option
+@host_output_option
 @click.pass_obj
 def build(context: Context, runtime: str, force: bool, mirror: str | None) -> None:
     """Build the image of RUNTIME, as python3.13, nodejs22.x or provided.al2023, unless it is there and current."""
@@ -62,7 +62,7 @@ def build(context: Context, runtime: str, force: bool, mirror: str | None) -> No
 
 
 @image.command(name="list", epilog="Example: sandboxd image list")
-@output_option
+@host_output_option
 @click.pass_obj
 def list_images(context: Context) -> None:
     """List the images that are there."""
@@ -88,7 +88,7 @@ def _complete_image(ctx: click.Context, _: click.Parameter, incomplete: str) -> 
 
 @image.command(epilog="Example: sandboxd image rm python3.11")
 @click.argument("runtime", shell_complete=_complete_image)
-@output_option
+@host_output_option
 @click.pass_obj
 def rm(context: Context, runtime: str) -> None:
     """Remove the image of RUNTIME. What runs in it goes on; no new environment starts from it."""

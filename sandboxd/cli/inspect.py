@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import click
 
-from sandboxd.cli.context import Context, output_option
+from sandboxd.cli.context import Context, host_output_option
 from sandboxd.cli.output import show_json, show_table
 from sandboxd.cli.rooms import run_as_root
 
 
 @click.command(epilog="Example: sandboxd inspect 7")
 @click.argument("environment", metavar="ENV", type=click.IntRange(min=1))
-@output_option
+@host_output_option
 @click.pass_context
 def inspect(ctx: click.Context, environment: int) -> None:
     """Show how an environment (an id of `sandboxd ps`) is isolated, each part with a verdict.

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from sandboxd.cli.client import check, function_path
-from sandboxd.cli.context import Context, Failure, config_option, function_argument
+from sandboxd.cli.context import Context, Failure, account_option, config_option, function_argument
 from sandboxd.cli.output import write_log
 
 
@@ -65,6 +65,7 @@ def _no_constant(name: str) -> None:
 @click.option(
     "--client-context", metavar="JSON", callback=_client_context, help="An object for the function's context."
 )
+@account_option
 @config_option
 @click.pass_context
 def invoke(

@@ -28,7 +28,7 @@ def version_arn(context: Context, version: str) -> str:
     if version.startswith("arn:"):
         return version
     name, number = _numbered(version)
-    return layer_arn(context.config.region, context.config.account_id, name, int(number))
+    return layer_arn(context.config.region, context.account, name, int(number))
 
 
 def _numbered(version: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from sandboxd.cli.client import ADMIN
-from sandboxd.cli.context import Context, config_option, function_argument
+from sandboxd.cli.context import Context, account_option, config_option, function_argument
 from sandboxd.cli.output import write_log
 
 WAIT_SECONDS = 20  # of the 30 that the daemon grants one poll
@@ -21,6 +21,7 @@ WAIT_SECONDS = 20  # of the 30 that the daemon grants one poll
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until interrupted.")
 @click.option("--version", "version", default="$LATEST", show_default=True, help="The function's version.")
 @click.option("-n", "--tail", "lines", type=click.IntRange(min=0), metavar="LINES", help="Only the last lines.")
+@account_option
 @config_option
 @click.pass_obj
 def logs(context: Context, name: str, follow: bool, version: str, lines: int | None) -> None:

@@ -34,12 +34,11 @@ def role() -> None:
 
 @user.command(name="create", epilog="Example: sandboxd user create alice")
 @click.argument("name")
-@click.option("--account", help="The 12 digits of the user's account, where it is not this server's.")
 @output_option
 @click.pass_obj
-def create_user(context: Context, name: str, account: str | None) -> None:
+def create_user(context: Context, name: str) -> None:
     """Create the user NAME, who may do nothing until a policy allows it, and print the ARN."""
-    _create(context, {"UserName": name} | ({"AccountId": account} if account else {}))
+    _create(context, {"UserName": name})
 
 
 @role.command(name="create", epilog="Example: sandboxd role create worker")

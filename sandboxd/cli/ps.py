@@ -13,6 +13,7 @@ from sandboxd.cli.output import show_json, show_table
 
 _COLUMNS = {
     "Id": "ID",
+    "Account": "ACCOUNT",
     "Function": "FUNCTION",
     "Version": "VERSION",
     "State": "STATE",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from sandboxd.cli.context import Context, output_option
+from sandboxd.cli.context import Context, host_output_option
 from sandboxd.cli.output import show_json, show_table
 from sandboxd.scheduler.keep_alive import POLICIES
 from sandboxd.scheduler.simulate import Progress, Simulation
@@ -43,7 +43,7 @@ _COLUMNS = {
 @click.option("--minutes", type=click.IntRange(1, 1440), default=120, show_default=True, help="Of --generate.")
 @click.option("--busiest", type=click.FloatRange(0.001), default=60, show_default=True,
               help="Invocations a minute of --generate that no function exceeds.")  # fmt: skip
-@output_option
+@host_output_option
 @click.pass_obj
 def simulate(
     context: Context,

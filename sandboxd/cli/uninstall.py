@@ -21,7 +21,7 @@ from pathlib import Path
 
 import click
 
-from sandboxd.cli.context import Context, Failure, Misuse, output_option
+from sandboxd.cli.context import Context, Failure, Misuse, host_output_option
 from sandboxd.cli.output import show_json, show_table
 from sandboxd.cli.rooms import run_as_root
 from sandboxd.config import Config
@@ -114,7 +114,7 @@ class Installation:
 @click.option("--data", is_flag=True, help="Remove functions, images, logs and settings too.")
 @click.option("--dry-run", is_flag=True, help="Show what would be removed and remove nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@output_option
+@host_output_option
 @click.pass_obj
 def uninstall(context: Context, data: bool, dry_run: bool, yes: bool) -> None:
     """Stop the daemon and remove all that it and scripts/install made. Run again, it removes what is left.

@@ -31,30 +31,32 @@ class Trying:
 
 
 class Endings:
-    """The settings of every function, as far as events are concerned."""
+    """The settings of functions, which are in their account's store, as far as events are concerned."""
 
     longest_age = _LONGEST_AGE
 
-    def __init__(self, config: Config, store: Store) -> None:
-        self._config, self._store = config, store
+    def __init__(self, config: Config) -> None:
+        self._config = config
 
-    def policy(self, name: str, qualifier: str | None) -> Trying:
+    def policy(self, store: Store, name: str, qualifier: str | None) -> Trying:
         """How long and how often what was asked for by this qualifier is tried."""
-        settings = self._settings(name, qualifier)
+        settings = _settings(store, name, qualifier)
         age, retries = settings.get("MaximumEventAgeInSeconds"), settings.get("MaximumRetryAttempts")
         return Trying(_LONGEST_AGE if age is None else age, _RETRIES if retries is None else retries)
 
-    def reserves_nothing(self, name: str) -> bool:
+    def reserves_nothing(self, store: Store, name: str) -> bool:
         """Whether the function has a reserved concurrency of 0: nothing of it runs, and nothing waits for it."""
-        document = self._store.settings.get("Concurrency", name) or {}
+        document = store.settings.get("Concurrency", name) or {}
         return document.get("ReservedConcurrentExecutions") == 0
 
-    def followers(self, event: Event, version: FunctionVersion, ending: Ending, now: float) -> list[Event]:
+    def followers(
+        self, store: Store, event: Event, version: FunctionVersion, ending: Ending, now: float
+    ) -> list[Event]:
         """The events by which destination and dead-letter queue learn of an ending."""
         reference = parse_function_reference(event.target)
         assert reference is not None
         success = ending.condition is Condition.SUCCESS
-        destinations = self._settings(reference.name, reference.qualifier).get("DestinationConfig", {})
+        destinations = _settings(store, reference.name, reference.qualifier).get("DestinationConfig", {})
         arn = destinations.get("OnSuccess" if success else "OnFailure", {}).get("Destination")
         found = []
         if arn:
@@ -71,8 +73,9 @@ class Endings:
             return self._config.limits.async_payload_bytes
         return None if arn in self._config.destinations else MESSAGE_BYTES.get(arn.split(":")[2])
 
-    def _settings(self, name: str, qualifier: str | None) -> dict[str, Any]:
-        return self._store.settings.get("EventInvokeConfig", name, qualifier or LATEST) or {}
+
+def _settings(store: Store, name: str, qualifier: str | None) -> dict[str, Any]:
+    return store.settings.get("EventInvokeConfig", name, qualifier or LATEST) or {}
 
 
 def _event(target: str, payload: bytes, now: float, trace_id: str) -> Event:

@@ -26,12 +26,12 @@ from sandboxd.events.lane import Lane
 from sandboxd.events.records import Condition, Ending
 from sandboxd.events.sources import Sources
 from sandboxd.events.targets import Targets, Undeliverable
-from sandboxd.model.arn import parse_function_reference
+from sandboxd.model.arn import FunctionReference, parse_function_reference
 from sandboxd.model.event import Event
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult
 from sandboxd.services import Neighbours
-from sandboxd.store.store import Store
+from sandboxd.store.store import Store, Stores
 
 Run = Callable[[Invocation], Awaitable[InvocationResult]]
 
@@ -46,13 +46,13 @@ _log = logging.getLogger("sandboxd.events")
 
 
 class EventMode:
-    """Accepted events and what becomes of them. For one running event loop."""
+    """Accepted events of all accounts and what becomes of them. For one running event loop."""
 
-    def __init__(self, config: Config, store: Store, neighbours: Neighbours) -> None:
-        self._config, self._store, self._queue = config, store, store.events
+    def __init__(self, config: Config, stores: Stores, neighbours: Neighbours) -> None:
+        self._config, self._stores, self._queue = config, stores, stores.events
         spool, floor = config.service_dir / "spool", config.disk_floor << 20
         self._targets = Targets(config.destinations, spool, floor, neighbours)
-        self._endings = Endings(config, store)
+        self._endings = Endings(config)
         self.sources = Sources(config, neighbours.sqs)
         # The host's clock is read once: setting it makes nothing early or late.
         self._began = time.time() - time.monotonic()
@@ -118,17 +118,23 @@ class EventMode:
         return self._began + time.monotonic()
 
     async def _make_room(self, size: int) -> None:
-        """Where the queue is full, the oldest events of the target that has most of it go."""
+        """Where the queue is full, the oldest events go of that target which has most, of the account that has most."""
         if self._queue.size + size <= self._limit:
             return
         async with self._shedding:
             while self._queue.size + size > self._limit and self._queue.held:
-                target = max(self._queue.held, key=lambda t: self._queue.held[t].size)
+                target = self._largest()
                 busy = frozenset(self._lanes[target].running) if target in self._lanes else frozenset[int]()
                 gone = await self._queue.shed(target, self._limit // _SHED, busy)
                 if not gone:
                     return
                 self._drop(target, "QueueFull", gone)
+
+    def _largest(self) -> str:
+        of_account: Counter[str] = Counter()
+        for target, held in self._queue.held.items():
+            of_account[_account(target)] += held.size
+        return max(self._queue.held, key=lambda target: (of_account[_account(target)], self._queue.held[target].size))
 
     def _drop(self, target: str, reason: str, count: int = 1, request_id: str = "") -> None:
         self.counts["AsyncEventsDropped"] += count
@@ -189,7 +195,7 @@ class EventMode:
             if reference is None:
                 await self._deliver(lane, event)
             else:
-                await self._invoke(lane, event, reference.name, reference.qualifier)
+                await self._invoke(lane, event, reference)
         except Exception:
             _log.exception("request %s failed", event.request_id)
             await self._fail(lane, event)
@@ -202,28 +208,26 @@ class EventMode:
 
     # attempts
 
-    async def _invoke(self, lane: Lane, event: Event, name: str, qualifier: str | None) -> None:
-        now, policy = self._now(), self._endings.policy(name, qualifier)
-        latest = self._store.functions.resolve(name)
-        if latest is None:
+    async def _invoke(self, lane: Lane, event: Event, reference: FunctionReference) -> None:
+        store, name, qualifier = self._stores.get(reference.account), reference.name, reference.qualifier
+        latest = None if store is None else store.functions.resolve(name)
+        if store is None or latest is None:
             await self._keep(self._queue.finish, event)
             self._drop(event.target, "FunctionNotFound", request_id=event.request_id)
             return
-        version = self._resolve(name, qualifier)
+        now, policy = self._now(), self._endings.policy(store, name, qualifier)
+        number = store.aliases.draw(name, qualifier) if qualifier else None
+        version = store.functions.resolve(name, number or qualifier)
         if now >= event.created + policy.age:
-            await self._end(event, version or latest, Ending(Condition.AGE, event.attempts))
-        elif self._endings.reserves_nothing(name):
-            await self._end(event, version or latest, Ending(Condition.ZERO, event.attempts))
+            await self._end(store, event, version or latest, Ending(Condition.AGE, event.attempts))
+        elif self._endings.reserves_nothing(store, name):
+            await self._end(store, event, version or latest, Ending(Condition.ZERO, event.attempts))
         elif version is None or version.state != "Active":
             await self._fail(lane, event)
         else:
-            await self._attempt(lane, event, version)
+            await self._attempt(lane, store, event, version)
 
-    def _resolve(self, name: str, qualifier: str | None) -> FunctionVersion | None:
-        number = self._store.aliases.draw(name, qualifier) if qualifier else None
-        return self._store.functions.resolve(name, number or qualifier)
-
-    async def _attempt(self, lane: Lane, event: Event, version: FunctionVersion) -> None:
+    async def _attempt(self, lane: Lane, store: Store, event: Event, version: FunctionVersion) -> None:
         invocation = Invocation(
             event.request_id, version, event.target, event.payload, event.client_context, event.trace_id
         )
@@ -240,23 +244,23 @@ class EventMode:
         lane.passed()
         count = event.attempts + 1
         if result.function_error is None:
-            await self._end(event, version, Ending(Condition.SUCCESS, count, result, version.version))
+            await self._end(store, event, version, Ending(Condition.SUCCESS, count, result, version.version))
             return
         reference = parse_function_reference(event.target)
         assert reference is not None
-        policy, now = self._endings.policy(reference.name, reference.qualifier), self._now()
+        policy, now = self._endings.policy(store, reference.name, reference.qualifier), self._now()
         wait = self._config.event_retry_waits[min(event.attempts, 1)]
         if event.attempts >= policy.retries:
-            await self._end(event, version, Ending(Condition.RETRIES, count, result, version.version))
+            await self._end(store, event, version, Ending(Condition.RETRIES, count, result, version.version))
         elif now + wait > event.created + policy.age:
-            await self._end(event, version, Ending(Condition.AGE, count, result, version.version))
+            await self._end(store, event, version, Ending(Condition.AGE, count, result, version.version))
         else:
             await self._keep(self._queue.put_off, replace(event, due=now + wait, attempts=count, failures=0))
 
-    async def _end(self, event: Event, version: FunctionVersion, ending: Ending) -> None:
+    async def _end(self, store: Store, event: Event, version: FunctionVersion, ending: Ending) -> None:
         """The event is over: whoever wants to know is told by events of their own."""
         followers = []
-        for follower in self._endings.followers(event, version, ending, self._now()):
+        for follower in self._endings.followers(store, event, version, ending, self._now()):
             if self._may_send(version, follower.target):
                 followers.append(follower)
             else:
@@ -301,3 +305,7 @@ class EventMode:
                 _log.error("the queue of events cannot be written: %s", error)
                 await asyncio.sleep(min(60, 2**failures))
                 failures = min(failures + 1, 6)
+
+
+def _account(target: str) -> str:
+    return target.split(":", 5)[4]

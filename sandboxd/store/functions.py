@@ -32,7 +32,7 @@ class FunctionExists(SandboxdError):
 
 
 class Functions:
-    """Every function of the instance. Methods are for the event loop's thread; those that write are coroutines."""
+    """Every function of an account. Methods are for the event loop's thread; those that write are coroutines."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

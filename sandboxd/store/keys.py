@@ -25,29 +25,26 @@ class NoSuchUser(SandboxdError):
 
 @dataclass(frozen=True, slots=True)
 class AccessKey:
-    """One key pair of a user; `create_date` in ISO 8601."""
+    """One key pair of a user of an account; `create_date` in ISO 8601."""
 
     id: str
     secret: str = field(repr=False)
     description: str
     create_date: str
     user: str
+    account: str
 
 
 class Keys:
-    """Every access key of the instance."""
+    """Every access key of an account. `everywhere` holds those of all accounts, by id."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, account: str, everywhere: dict[str, AccessKey]) -> None:
+        self._database, self._account, self._everywhere = database, account, everywhere
         rows = database.read(
             "SELECT id, secret, description, create_date, user FROM access_keys ORDER BY create_date, id"
         )
-        self._keys = {str(row[0]): AccessKey(*map(str, row)) for row in rows}
-
-    def secret(self, key_id: str) -> str | None:
-        """The secret of a key, or None where there is no such key."""
-        key = self._keys.get(key_id)
-        return None if key is None else key.secret
+        self._keys = {str(row[0]): AccessKey(*map(str, (*row, account))) for row in rows}
+        everywhere.update(self._keys)
 
     def user(self, key_id: str) -> str | None:
         """Whose a key is, or None where there is no such key."""
@@ -66,19 +63,21 @@ class Keys:
             description,
             datetime.now(UTC).isoformat(timespec="seconds"),
             user,
+            self._account,
         )
         row = (key.id, key.secret, key.description, key.create_date)
         # A user who is being deleted gets no key, which the next user of that name would find.
         insert = "INSERT INTO access_keys SELECT ?, ?, ?, ?, name FROM principals WHERE (kind, name) = ('user', ?)"
         if not await self._database.write(lambda c: c.execute(insert, (*row, user)).rowcount):
             raise NoSuchUser(user)
-        self._keys[key.id] = key
+        self._keys[key.id] = self._everywhere[key.id] = key
         return key
 
     async def delete(self, key_id: str) -> bool:
         """Remove a key, which stops working at once; False where there is none."""
         if self._keys.pop(key_id, None) is None:
             return False
+        del self._everywhere[key_id]
         await self._database.write(lambda c: c.execute("DELETE FROM access_keys WHERE id = ?", (key_id,)))
         return True
 
@@ -88,4 +87,5 @@ class Keys:
 
     def forget(self, user: str) -> None:
         """The user is deleted."""
-        self._keys = {key.id: key for key in self._keys.values() if key.user != user}
+        for key in [key for key in self._keys.values() if key.user == user]:
+            del self._keys[key.id], self._everywhere[key.id]

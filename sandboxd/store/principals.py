@@ -24,14 +24,13 @@ class NameTaken(SandboxdError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One user or role; `account` is empty where it is the instance's own, `create_date` is in ISO 8601.
+    """One user or role; `create_date` is in ISO 8601.
 
     `trust` is a role's policy of who may assume it, empty for the one that lets Lambda; `boundary` the policy beyond
     which its others allow nothing, empty where there is none. Both are as they were put.
     """
 
     name: str
-    account: str
     create_date: str
     documents: dict[str, str] = field(default_factory=dict)  # policies by name, as they were put
     trust: str = ""
@@ -47,7 +46,7 @@ class Identity:
 
 
 class Principals:
-    """Every "user" or every "role" of the instance. `generation` is another one after whatever changed."""
+    """Every "user" or every "role" of an account. `generation` is another one after whatever changed."""
 
     def __init__(self, database: Database, kind: str) -> None:
         self._database, self._kind = database, kind
@@ -64,9 +63,9 @@ class Principals:
         """All, by name."""
         return [identity for _, identity in sorted(self._kept.items())]
 
-    async def create(self, name: str, account: str = "", trust: str = "") -> Identity:
+    async def create(self, name: str, trust: str = "") -> Identity:
         """Add one that may do nothing. Raises NameTaken."""
-        identity = Identity(name, account, datetime.now(UTC).isoformat(timespec="seconds"), trust=trust)
+        identity = Identity(name, datetime.now(UTC).isoformat(timespec="seconds"), trust=trust)
         row = (self._kind, name, _record(identity))
         try:
             await self._database.write(lambda c: c.execute("INSERT INTO principals VALUES (?, ?, ?)", row))

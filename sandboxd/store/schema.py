@@ -88,6 +88,13 @@ MIGRATIONS: Migrations = (
         """,
         "ALTER TABLE access_keys ADD COLUMN user TEXT NOT NULL DEFAULT 'admin'",
     ),
+    (
+        # Another account has a database of its own: its users are marked here, and store.moving takes them there.
+        """
+        UPDATE principals SET kind = kind || '@' || (record ->> '$.account') WHERE record ->> '$.account' <> ''
+        """,
+        "UPDATE principals SET record = json_remove(record, '$.account')",
+    ),
 )
 
 

@@ -36,7 +36,7 @@ from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.scheduler.provisioned import Standing
 from sandboxd.services import Neighbours
 from sandboxd.store.keys import AccessKey
-from sandboxd.store.store import Store
+from sandboxd.store.store import Stores
 from tests.store.unpacker import InProcessUnpacker
 
 ROLE = "arn:aws:iam::111111111111:role/lambda"
@@ -162,10 +162,11 @@ class Endpoint:
 
     async def _start(self) -> None:
         self.unpacker = InProcessUnpacker(self.config.code_dir)
-        self.store = await Store.open(self.config, self.unpacker)
+        self.stores = await Stores.open(self.config, self.unpacker)
+        self.store = self.stores.own
         neighbours = Neighbours(self.config)
-        self.events = EventMode(self.config, self.store, neighbours)
-        self.api = Api(self.config, self.store, self.scheduler, self.events, self.logs, neighbours)
+        self.events = EventMode(self.config, self.stores, neighbours)
+        self.api = Api(self.config, self.stores, self.scheduler, self.events, self.logs, neighbours)
         await self.events.start(self.api.run, self.api.may_send)
         self.key = await self.store.keys.create("test")
         limits = transport.HttpLimits(self.api.body_limit, discard=2 * self.api.body_limit)
@@ -190,7 +191,7 @@ class Endpoint:
             await asyncio.sleep(0)
         await self.api.close()
         await self.events.close()
-        self.store.close()
+        self.stores.close()
 
     @property
     def url(self) -> str:

@@ -175,7 +175,7 @@ def test_ids_of_urls_that_are_gone_are_forgotten(hello: Endpoint, client: Any) -
         url = client.create_function_url_config(FunctionName="hello", AuthType="NONE")["FunctionUrl"]
         ids.append(url.partition("//")[2].partition(".")[0])
         client.delete_function_url_config(FunctionName="hello")
-    places = hello.api._places
+    places = hello.api._urls._places
     assert len(places._places) <= 66
     assert not any(places.find(url_id) for url_id in ids)
 

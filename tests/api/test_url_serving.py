@@ -219,8 +219,8 @@ def test_a_user_needs_both_actions(site: Site) -> None:
     host = site.url("AWS_IAM", public=False)
     users = Users(site.endpoint)
 
-    def ask(name: str) -> int:
-        credentials = users.client(name)._request_signer._credentials
+    def ask(name: str, account: str = "111111111111") -> int:
+        credentials = users.client(name, account)._request_signer._credentials
         return site.signed(host, credentials).status
 
     users.add("one", allow("lambda:InvokeFunctionUrl"))
@@ -234,14 +234,16 @@ def test_a_user_needs_both_actions(site: Site) -> None:
     only = users.client("only")
     with pytest.raises(only.exceptions.ClientError, match="not authorized"):
         only.invoke(FunctionName="hello")
-    users.add("friend", account="222222222222")
-    assert ask("friend") == 403
-    users.permit("friend", allow("lambda:*"))
-    assert ask("friend") == 403
+    other = "222222222222"
+    assert site.endpoint.unix("POST", "/sandboxd/v1/accounts", {"AccountId": other})[0] == 201
+    users.add("friend", account=other)
+    assert ask("friend", other) == 403
+    users.permit("friend", allow("lambda:*"), account=other)
+    assert ask("friend", other) == 403
     friend = "arn:aws:iam::222222222222:user/friend"
     for statement in (PUBLIC[0] | {"FunctionUrlAuthType": "AWS_IAM"}, PUBLIC[1]):
         site.client.add_permission(FunctionName="hello", Principal=friend, **statement)
-    assert ask("friend") == 200
+    assert ask("friend", other) == 200
     users.close()
 
 

@@ -17,7 +17,7 @@ STATUS = {
     "Functions": 1, "Images": ["python3.13"], "StartedAt": "2026-01-01T00:00:00Z",
 }  # fmt: skip
 ENVIRONMENT = {
-    "Id": 7, "Function": "hello", "Version": "$LATEST", "State": "IDLE", "MemorySize": 128, "Invocations": 12,
+    "Id": 7, "Account": "123456789012", "Function": "hello", "Version": "$LATEST", "State": "IDLE", "MemorySize": 128, "Invocations": 12,
     "AgeSeconds": 3.25, "IdleSeconds": None, "MemoryUsedMB": 31,
 }  # fmt: skip
 KEY = {"AccessKeyId": "AKIASANDBOXD", "SecretAccessKey": "s3cr3t/+", "Description": "d", "CreateDate": "2026-01-01"}
@@ -36,8 +36,8 @@ def test_status(daemon: Daemon, run: Run) -> None:
 def test_ps(daemon: Daemon, run: Run) -> None:
     daemon.answer("GET /sandboxd/v1/environments", {"Environments": [ENVIRONMENT, ENVIRONMENT | {"Id": 1234}]})
     head, first, second = run("ps").stdout.splitlines()
-    assert head.split()[:4] == ["ID", "FUNCTION", "VERSION", "STATE"]
-    assert first.split() == ["7", "hello", "$LATEST", "IDLE", "12", "31", "128", "3.2", "-"]
+    assert head.split()[:4] == ["ID", "ACCOUNT", "FUNCTION", "VERSION"]
+    assert first.split() == ["7", "123456789012", "hello", "$LATEST", "IDLE", "12", "31", "128", "3.2", "-"]
     assert first.index("7") == second.index("1234") + 3
     assert json.loads(run("ps", "-o", "json").stdout)["Environments"][0] == ENVIRONMENT
 

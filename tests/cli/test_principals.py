@@ -22,7 +22,8 @@ def test_users(daemon: Daemon, run: Run) -> None:
     daemon.answer(f"GET {USERS}/alice", ALICE)
     daemon.answer(f"DELETE {USERS}/alice", status=204)
     assert run("user", "create", "alice", "--account", "2" * 12).stdout == f"{ALICE['Arn']}\n"
-    assert daemon.requests[-1].json == {"UserName": "alice", "AccountId": "2" * 12}
+    assert daemon.requests[-1].json == {"UserName": "alice"}
+    assert daemon.requests[-1].headers["x-sandboxd-account"] == "2" * 12
     assert run("user", "list").stdout.splitlines()[1].split() == ["alice", ALICE["Arn"], "2026", "a", "b"]
     for words in (("create", "alice"), ("get", "alice")):
         assert json.loads(run("user", *words, "-o", "json").stdout) == ALICE

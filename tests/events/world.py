@@ -16,7 +16,7 @@ from sandboxd.model.endpoint import Endpoint
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.invocation import Invocation, InvocationResult, Outcome
 from sandboxd.services import Neighbours
-from sandboxd.store.store import Store
+from sandboxd.store.store import Stores
 from tests.api.conftest import package
 from tests.store.unpacker import InProcessUnpacker
 
@@ -65,17 +65,18 @@ class World:
     @contextlib.asynccontextmanager
     async def open(self, *names: str) -> AsyncIterator[World]:
         """Open the store, with these functions, and begin."""
-        self.store = await Store.open(self.config, InProcessUnpacker(self.config.code_dir))
+        self.stores = await Stores.open(self.config, InProcessUnpacker(self.config.code_dir))
+        self.store = self.stores.own
         async with self.store.code.hold(package()) as digest:
             for name in names:
                 await self.store.functions.create(version(name, code_digest=digest))
-        self.mode = EventMode(self.config, self.store, Neighbours(self.config))
+        self.mode = EventMode(self.config, self.stores, Neighbours(self.config))
         await self.mode.start(self.run, lambda function, arn: (function.name, arn) not in self.forbidden)
         try:
             yield self
         finally:
             await self.mode.close()
-            self.store.close()
+            self.stores.close()
 
     async def send(self, name: str, payload: Any = None, qualifier: str = "") -> str:
         """Accept an event; its request id."""

@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import Any
 
 from sandboxd.model.layer import AttachedLayer, LayerVersion, Unzipped
-from sandboxd.store.store import Store
+from sandboxd.store.store import Stores
 from tests.store.test_store import configured, names, opened, package, run, version
 
 
-async def publish(store: Store, text: str, layer: str = "l", **members: Any) -> LayerVersion:
+async def publish(store: Stores, text: str, layer: str = "l", **members: Any) -> LayerVersion:
     """Publish a layer as the API does."""
     async with store.code.hold(package(text)) as digest:
         unzipped = store.code.unzipped(digest)
-        return await store.layers.publish(LayerVersion(layer, 0, digest, 1, unzipped, "now", **members))
+        return await store.own.layers.publish(LayerVersion(layer, 0, digest, 1, unzipped, "now", **members))
 
 
-async def drop(store: Store, published: LayerVersion) -> None:
+async def drop(store: Stores, published: LayerVersion) -> None:
     """Delete a version as the API does."""
-    await store.layers.delete(published)
+    await store.own.layers.delete(published)
     store.code.drop_unused(published.digest)
 
 
@@ -44,12 +44,12 @@ def test_every_field_survives_and_no_number_comes_twice(tmp_path: Path) -> None:
         await drop(store, second)
         store.close()
         again = await opened(config)
-        assert again.layers.versions("l") == [first] and list(again.layers.names("")) == ["l"]
+        assert again.own.layers.versions("l") == [first] and list(again.own.layers.names("")) == ["l"]
         assert again.code.unzipped(first.digest) == Unzipped(3, 1)
         await drop(again, first)
-        await again.layers.delete(first)  # another request was quicker
-        await again.layers.update(replace(first, policy=""))
-        assert again.layers.versions("l") == [] and not again.layers.uses(first.digest)
+        await again.own.layers.delete(first)  # another request was quicker
+        await again.own.layers.update(replace(first, policy=""))
+        assert again.own.layers.versions("l") == [] and not again.own.layers.uses(first.digest)
         assert names(config.code_dir) == set()
         assert (await publish(again, "three")).version == 3
         again.close()
@@ -66,23 +66,23 @@ def test_a_function_holds_its_layers(tmp_path: Path) -> None:
         attached = AttachedLayer("arn:l:1", layer.digest, 1, layer.unzipped)
         async with store.code.hold(package("code")) as digest:
             made = version("f", digest, layers=(attached,), unzipped=Unzipped(4, 1), state="Active")
-            await store.functions.create(replace(made, last_update_status="Successful"))
+            await store.own.functions.create(replace(made, last_update_status="Successful"))
         await drop(store, layer)
         assert names(config.code_dir) == {layer.digest, digest}
         store.close()
         (config.service_dir / "zips" / f"{layer.digest}.zip").rename(config.service_dir / "aside")
         (config.code_dir / layer.digest).rename(config.service_dir / "moved")
         lost = await opened(config)
-        (shown,) = lost.functions.all()
+        (shown,) = lost.own.functions.all()
         assert (shown.state, shown.state_reason) == ("Failed", "its layer arn:l:1 is lost")
         assert shown.layers == (attached,)
         lost.close()
         (config.service_dir / "aside").rename(config.service_dir / "zips" / f"{layer.digest}.zip")
         healed = await opened(config)
-        assert next(healed.functions.all()).state == "Active"
+        assert next(healed.own.functions.all()).state == "Active"
         assert (config.code_dir / layer.digest / "app.py").read_text() == "layer"
         assert healed.code.unzipped(layer.digest) == Unzipped(5, 1)
-        await healed.delete_function("f")
+        await healed.own.delete_function("f")
         healed.code.drop_unused(layer.digest)
         assert names(config.code_dir) == {digest}
         healed.close()
@@ -125,10 +125,10 @@ def test_kill_9_at_any_moment(tmp_path: Path) -> None:
 
         async def look(numbers: list[int]) -> None:
             store = await opened(config)
-            used = {published.digest for published in store.layers.every_version()}
+            used = {published.digest for published in store.own.layers.every_version()}
             assert names(config.code_dir) == names(config.service_dir / "zips") == used
             dropped = set(numbers[2::3])
-            assert set(numbers) - dropped <= {published.version for published in store.layers.versions("l")}
+            assert set(numbers) - dropped <= {published.version for published in store.own.layers.versions("l")}
             store.close()
 
         run(look(acknowledged))

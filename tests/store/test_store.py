@@ -32,7 +32,7 @@ from sandboxd.model.function import FunctionVersion, Policy
 from sandboxd.store.database import DiskFull
 from sandboxd.store.functions import FunctionExists
 from sandboxd.store.schema import MIGRATIONS, migrate
-from sandboxd.store.store import Store
+from sandboxd.store.store import Stores
 from tests.store.unpacker import InProcessUnpacker
 
 
@@ -43,8 +43,8 @@ def configured(directory: Path) -> Config:
     return config
 
 
-async def opened(config: Config) -> Store:
-    return await Store.open(config, InProcessUnpacker(config.code_dir))
+async def opened(config: Config) -> Stores:
+    return await Stores.open(config, InProcessUnpacker(config.code_dir))
 
 
 def package(text: str) -> bytes:
@@ -56,7 +56,8 @@ def package(text: str) -> bytes:
 
 def version(name: str, digest: str, **members: Any) -> FunctionVersion:
     standing: dict[str, Any] = {
-        "version": "$LATEST", "arn": f"arn:{name}", "runtime": "python3.13", "role": "r", "handler": "app.handler",
+        "version": "$LATEST", "arn": f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
+        "runtime": "python3.13", "role": "r", "handler": "app.handler",
         "code_size": 1, "memory_size": 128, "timeout": 3, "revision_id": "1", "last_modified": "now",
     }  # fmt: skip
     return FunctionVersion(**(standing | {"name": name, "code_digest": digest} | members))
@@ -82,16 +83,16 @@ def test_every_field_survives(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(config)
         async with store.code.hold(package("1")):
-            await store.functions.create(full)
+            await store.own.functions.create(full)
             with pytest.raises(FunctionExists):
-                await store.functions.create(full)
-        key = await store.keys.create("mine")
+                await store.own.functions.create(full)
+        key = await store.own.keys.create("mine")
         store.close()
         again = await opened(config)
-        assert list(again.functions.all()) == [full]
-        assert again.functions.resolve("f") == again.functions.resolve("f", "$LATEST") == full
-        assert again.functions.resolve("f", "1") is None
-        assert again.keys.all() == [key]
+        assert list(again.own.functions.all()) == [full]
+        assert again.own.functions.resolve("f") == again.own.functions.resolve("f", "$LATEST") == full
+        assert again.own.functions.resolve("f", "1") is None
+        assert again.own.keys.all() == [key]
         assert key.secret not in repr(key)
         again.close()
 
@@ -107,11 +108,11 @@ def test_functions_left_on_the_way_arrive(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(config)
         async with store.code.hold(package("1")) as digest:
-            await store.functions.create(version("pending", digest))
-            await store.functions.create(version("updating", digest, state="Active"))
+            await store.own.functions.create(version("pending", digest))
+            await store.own.functions.create(version("updating", digest, state="Active"))
         store.close()
         again = await opened(config)
-        for shown in again.functions.all():
+        for shown in again.own.functions.all():
             assert (shown.state, shown.last_update_status) == ("Active", "Successful")
             assert shown.revision_id != "1"
         again.close()
@@ -125,17 +126,17 @@ def test_a_function_whose_package_is_lost_has_failed(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(config)
         async with store.code.hold(package("1")) as digest:
-            await store.functions.create(version("f", digest))
+            await store.own.functions.create(version("f", digest))
         store.close()
         (config.service_dir / "zips" / f"{digest}.zip").unlink()
         os.rename(config.code_dir / digest, config.code_dir / "moved")
         again = await opened(config)
-        (shown,) = again.functions.all()
+        (shown,) = again.own.functions.all()
         assert (shown.state, shown.state_reason) == ("Failed", "its code package is lost")
         again.close()
         os.rename(config.code_dir / "moved", config.code_dir / digest)
         healed = await opened(config)
-        assert next(healed.functions.all()).state == "Active"
+        assert next(healed.own.functions.all()).state == "Active"
         healed.close()
 
     run(work())
@@ -147,12 +148,12 @@ def test_code_is_unpacked_again_where_it_is_missing(tmp_path: Path) -> None:
     async def work() -> None:
         store = await opened(config)
         async with store.code.hold(package("1")) as digest:
-            await store.functions.create(version("f", digest))
+            await store.own.functions.create(version("f", digest))
         store.close()
         InProcessUnpacker(config.code_dir).remove_code(bytes.fromhex(digest))
         again = await opened(config)
         assert (config.code_dir / digest / "app.py").exists()
-        assert next(again.functions.all()).state == "Active"
+        assert next(again.own.functions.all()).state == "Active"
         again.close()
 
     run(work())
@@ -197,14 +198,14 @@ def test_uploads_of_the_same_package_at_one_time(tmp_path: Path) -> None:
 
     async def work() -> None:
         unpacker = InProcessUnpacker(config.code_dir)
-        store = await Store.open(config, unpacker)
+        store = await Stores.open(config, unpacker)
         unpacker.gate.clear()
 
         async def upload(name: str, keep: bool) -> None:
             async with store.code.hold(package("1")) as digest:
                 assert (config.code_dir / digest).exists()
                 if keep:
-                    await store.functions.create(version(name, digest))
+                    await store.own.functions.create(version(name, digest))
 
         uploads = [asyncio.create_task(upload(f"f{n}", keep=n == 2)) for n in range(5)]
         await asyncio.sleep(0.05)
@@ -212,7 +213,7 @@ def test_uploads_of_the_same_package_at_one_time(tmp_path: Path) -> None:
         await asyncio.gather(*uploads)
         assert len(unpacker.unpacked) == 1
         assert len(names(config.code_dir)) == 1
-        await store.delete_function("f2")
+        await store.own.delete_function("f2")
         store.code.drop_unused(*names(config.code_dir))
         assert names(config.code_dir) == names(config.service_dir / "zips") == set()
         assert not store.code._locks and not store.code._held
@@ -228,14 +229,14 @@ def test_an_update_serves_only_when_it_is_done(tmp_path: Path) -> None:
         store = await opened(config)
         async with store.code.hold(package("1")) as digest:
             first = version("f", digest)
-            await store.functions.create(first)
+            await store.own.functions.create(first)
             second = replace(first, revision_id="2")
-            await store.functions.describe(second)
-            assert (store.functions.resolve("f"), store.functions.described("f")) == (first, second)
-            await store.functions.serve(second)
-            assert store.functions.resolve("f") == second
-            await store.delete_function("f")
-            assert store.functions.resolve("f") is None and len(store.functions) == 0
+            await store.own.functions.describe(second)
+            assert (store.own.functions.resolve("f"), store.own.functions.described("f")) == (first, second)
+            await store.own.functions.serve(second)
+            assert store.own.functions.resolve("f") == second
+            await store.own.delete_function("f")
+            assert store.own.functions.resolve("f") is None and len(store.own.functions) == 0
         store.close()
 
     run(work())
@@ -248,20 +249,20 @@ def test_a_full_disk_keeps_no_change_from_its_end(tmp_path: Path) -> None:
         store = await opened(config)
         async with store.code.hold(package("1")) as digest:
             first = version("f", digest, last_update_status="InProgress")
-            await store.functions.create(first)
-        store.database._connection.execute("PRAGMA max_page_count = 1")  # which means: as many as there are
+            await store.own.functions.create(first)
+        store.own.database._connection.execute("PRAGMA max_page_count = 1")  # which means: as many as there are
         published = replace(first, version="1")
         large = replace(first, description="x" * 20_000, last_update_status="Successful")
         with pytest.raises(DiskFull):
-            await store.functions.publish(large, published)
+            await store.own.functions.publish(large, published)
         with pytest.raises(DiskFull):
-            await store.functions.serve(large)
-        assert store.functions.versions("f") == [first]
-        await store.functions.settle(large)
-        assert store.functions.resolve("f") == store.functions.described("f") == large
+            await store.own.functions.serve(large)
+        assert store.own.functions.versions("f") == [first]
+        await store.own.functions.settle(large)
+        assert store.own.functions.resolve("f") == store.own.functions.described("f") == large
         store.close()
         again = await opened(config)
-        recovered = again.functions.resolve("f")
+        recovered = again.own.functions.resolve("f")
         assert recovered == replace(
             first, state="Active", last_update_status="Successful", revision_id=recovered.revision_id
         )
@@ -281,8 +282,8 @@ def test_a_failed_write_changes_nothing(tmp_path: Path) -> None:
             raise ValueError("after the insert")
 
         with pytest.raises(ValueError, match="after the insert"):
-            await store.database.write(fail)
-        assert store.database.read("SELECT * FROM access_keys") == []
+            await store.own.database.write(fail)
+        assert store.own.database.read("SELECT * FROM access_keys") == []
         store.close()
 
     run(work())
@@ -304,11 +305,51 @@ def test_a_database_of_the_first_version(tmp_path: Path) -> None:
 
     async def work() -> None:
         store = await opened(config)
-        (function,) = store.functions.all()
+        (function,) = store.own.functions.all()
         assert (function.name, function.settings, function.layers) == ("f", (), ())
-        assert store.settings.get("Tags", "f") == {"a": "b"}
-        assert store.keys.user("AKIA") == "admin"
+        assert store.own.settings.get("Tags", "f") == {"a": "b"}
+        assert store.own.keys.user("AKIA") == "admin"
         store.close()
+
+    run(work())
+
+
+def test_an_account_that_the_configuration_takes_for_its_own(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+
+    async def work() -> None:
+        stores = await opened(config)
+        await stores.create("222222222222")
+        stores.close()
+        with pytest.raises(SandboxdError, match="account_id"):
+            await opened(replace(config, account_id="222222222222"))
+
+    run(work())
+
+
+def test_users_of_other_accounts_move_into_theirs(tmp_path: Path) -> None:
+    config, other = configured(tmp_path), "222222222222"
+    connection = sqlite3.connect(config.service_dir / "sandboxd.db", isolation_level=None)
+    migrate(connection, MIGRATIONS[:2])
+    for name, account in (("alice", ""), ("bob", other), ("carol", config.account_id)):
+        record = {"name": name, "account": account, "create_date": "now", "documents": {}}
+        connection.execute("INSERT INTO principals VALUES ('user', ?, ?)", (name, json.dumps(record)))
+        connection.execute("INSERT INTO access_keys VALUES (?, 's', 'd', 'now', ?)", (name.upper(), name))
+    connection.close()
+
+    async def work() -> None:
+        for _ in range(2):
+            stores = await opened(config)
+            assert {store.account for store in stores} == {config.account_id, other}
+            assert [user.name for user in stores.own.users.all()] == ["admin", "alice", "carol"]
+            theirs = stores.get(other)
+            assert theirs is not None and [user.name for user in theirs.users.all()] == ["admin", "bob"]
+            whose = {key_id: stores.key(key_id) for key_id in ("ALICE", "BOB", "CAROL")}
+            assert {key and (key.account, key.user) for key in whose.values()} == {
+                (config.account_id, "alice"), (other, "bob"), (config.account_id, "carol"),
+            }  # fmt: skip
+            assert [key.id for key in stores.own.keys.all()] == ["ALICE", "CAROL"]
+            stores.close()
 
     run(work())
 
@@ -331,8 +372,8 @@ def test_keys_of_before_there_were_users_are_the_administrators(tmp_path: Path) 
 
     async def work() -> None:
         store = await opened(config)
-        assert [(key.id, key.user) for key in store.keys.all()] == [("id", "admin")]
-        (admin,) = store.users.all()
+        assert [(key.id, key.user) for key in store.own.keys.all()] == [("id", "admin")]
+        (admin,) = store.own.users.all()
         assert admin.name == "admin" and len(admin.policies()) == 1
         store.close()
 
@@ -346,12 +387,12 @@ from tests.store.test_store import configured, opened, package, version
 async def main():
     config = configured(Path(sys.argv[1]))
     store = await opened(config)
-    for number in itertools.count(1 + max((int(shown.name[1:]) for shown in store.functions.all()), default=-1)):
+    for number in itertools.count(1 + max((int(shown.name[1:]) for shown in store.own.functions.all()), default=-1)):
         async with store.code.hold(package(str(number))) as digest:
-            await store.functions.create(version(f"f{number}", digest))
+            await store.own.functions.create(version(f"f{number}", digest))
         print(number, flush=True)
         if number % 3 == 2:
-            await store.delete_function(f"f{number - 1}")
+            await store.own.delete_function(f"f{number - 1}")
             store.code.drop_unused(__import__("hashlib").sha256(package(str(number - 1))).hexdigest())
 asyncio.run(main())
 """
@@ -376,14 +417,14 @@ def test_kill_9_at_any_moment(tmp_path: Path) -> None:
 
         async def look(last: list[str]) -> None:
             store = await opened(config)
-            used = {shown.code_digest for shown in store.functions.all()}
+            used = {shown.code_digest for shown in store.own.functions.all()}
             assert names(config.code_dir) == names(config.service_dir / "zips") == used
-            for shown in store.functions.all():
+            for shown in store.own.functions.all():
                 assert shown.state == "Active"
                 with contextlib.closing(store.code.read(shown.code_digest)) as pieces:
                     data = b"".join([piece async for piece in pieces])
                 assert hashlib.sha256(data).hexdigest() == shown.code_digest
-            assert store.functions.resolve(f"f{last[-1]}") is not None
+            assert store.own.functions.resolve(f"f{last[-1]}") is not None
             store.close()
 
         run(look(acknowledged))
