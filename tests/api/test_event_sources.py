@@ -188,6 +188,29 @@ def test_a_source_and_a_function_have_one_mapping(endpoint: Endpoint, client: An
         assert refused == ("ResourceConflictException", 409, text.format(made["UUID"]))
 
 
+def test_a_mapping_that_is_being_deleted_is_left_alone_and_gone_after_a_restart(
+    make_endpoint: Callable[..., Endpoint],
+) -> None:
+    endpoint = make_endpoint()
+    client = endpoint.boto3()
+    endpoint.create()
+    made = client.create_event_source_mapping(EventSourceArn=QUEUE, **OFF, Tags={"A": "b"})
+    settings, key = endpoint.store.settings, f"event-source-mapping:{made['UUID']}"
+    document = settings.get("EventSourceMapping", key)
+    assert document is not None
+    endpoint.run(settings.put("EventSourceMapping", key, document | {"Deleting": True}))
+    assert client.get_event_source_mapping(UUID=made["UUID"])["State"] == "Deleting"
+    for call, verb in ((client.update_event_source_mapping, "update"), (client.delete_event_source_mapping, "delete")):
+        text = f"Cannot {verb} the event source mapping because it is in use."
+        assert error_of(call, UUID=made["UUID"]) == ("ResourceInUseException", 400, text)
+    client.close()
+    again = make_endpoint()
+    client = again.boto3()
+    eventually(lambda: not client.list_event_source_mappings()["EventSourceMappings"])
+    assert again.store.settings.get("Tags", key) is None
+    client.close()
+
+
 UNSUPPORTED = "Unsupported {} parameter for given event source mapping type."
 NO_POSITION = (
     "1 validation error detected: Value null at 'startingPosition' failed to satisfy constraint: "
@@ -351,6 +374,22 @@ def test_messages_of_a_queue_reach_the_function_while_its_mapping_is_enabled(pol
     eventually(lambda: len(_bodies(polling)) == 2)
     client.delete_event_source_mapping(UUID=made["UUID"])
     eventually(lambda: not client.list_event_source_mappings()["EventSourceMappings"])
+    client.close()
+
+
+def test_no_more_mappings_are_polled_than_there_is_room_for(
+    polling: Endpoint, moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandboxd.events.sources.MOST", 1)
+    arn, other, client = moto.queue("api-room"), moto.queue("api-no-room"), polling.boto3()
+    first = client.create_event_source_mapping(EventSourceArn=arn, FunctionName="hello")
+    refused = error_of(client.create_event_source_mapping, EventSourceArn=other, FunctionName="hello")
+    assert refused[:2] == ("InvalidParameterValueException", 400)
+    assert refused[2].startswith("sandboxd polls no more event source mappings")
+    assert client.update_event_source_mapping(UUID=first["UUID"], BatchSize=5)["State"] == "Updating"
+    second = client.create_event_source_mapping(EventSourceArn=other, FunctionName="hello", Enabled=False)
+    client.update_event_source_mapping(UUID=first["UUID"], Enabled=False)
+    client.update_event_source_mapping(UUID=second["UUID"], Enabled=True)
     client.close()
 
 

@@ -55,18 +55,19 @@ def test_batches_run_and_what_failed_comes_again(polling: Daemon, moto: Moto) ->
     name = polling.deploy(packages.load("worker"), "takes-batches")
     arn = moto.queue("e2e-batches", VisibilityTimeout="3")
     feed(moto, arn, *({"n": n, "fails": int(n == 7)} for n in range(12)))
-    client = polling.lambda_client
-    made = client.create_event_source_mapping(
-        FunctionName=name, EventSourceArn=arn, BatchSize=5, FunctionResponseTypes=PARTIAL
+    made = json.loads(
+        polling.cli("event-source", "create", name, arn, "--batch", "5", "--partial", "-o", "json").stdout
     )
+    listed = json.loads(polling.aws("list-event-source-mappings", "--function-name", name).stdout)
+    assert listed["EventSourceMappings"][0]["UUID"] == made["UUID"]
     until(lambda: not left(moto, arn))
     until(lambda: len(seen(polling, name)) >= 13)
     rows = seen(polling, name)
     assert {n for n, *_ in rows} == set(range(12))
     assert max(size for *_, size in rows) <= 5
     assert max(received for n, _, received, _ in rows if n == 7) == 2
-    client.delete_event_source_mapping(UUID=made["UUID"])
-    until(lambda: not client.list_event_source_mappings()["EventSourceMappings"])
+    assert polling.cli("event-source", "delete", made["UUID"]).returncode == 0
+    until(lambda: not polling.lambda_client.list_event_source_mappings()["EventSourceMappings"])
 
 
 def test_groups_of_a_fifo_queue_stay_in_order(polling: Daemon, moto: Moto) -> None:
