@@ -193,7 +193,7 @@ def _arm_service() -> None:
     from sandboxd.scheduler.scheduler import Scheduler
     from sandboxd.store.code import Code
     from sandboxd.store.database import Database
-    from sandboxd.store.store import Store
+    from sandboxd.store.store import Stores
 
     go = Environment._go
 
@@ -218,7 +218,7 @@ def _arm_service() -> None:
     Database._transaction = committing  # type: ignore[method-assign]
     for owner, name, point in (
         (Client, "ready", "start: builder"),
-        (Store, "_recover", "start: store"),
+        (Stores, "_recover", "start: store"),
         (Scheduler, "warm", "start: scheduler"),
         (Client, "bind", "ask to bind"),
         (Client, "destroy", "ask to destroy"),
