@@ -73,7 +73,7 @@ class Roles:
         """Raise MalformedPolicy where a role that is to be cannot be judged, or the router cannot hold it."""
         check_role(role.policies())
         bounds = role.bounds()
-        check_role([] if bounds is None else [bounds])
+        check_role([] if bounds is None else [bounds], opens=False)
         settings: set[Policy] = set()
         for function in self._functions_of(role.name):
             if function.policy not in settings:

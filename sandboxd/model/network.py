@@ -110,6 +110,7 @@ def _goes_further(one: EgressRule, other: EgressRule) -> bool:
 
 
 def _common(one: HostRule, other: HostRule) -> HostRule | None:
-    if one.port != other.port:
+    if one.port and other.port and one.port != other.port:
         return None
-    return other if one.covers(other.name) else one if other.covers(one.name) else None
+    name = other.name if one.covers(other.name) else one.name if other.covers(one.name) else ""
+    return HostRule(name, one.port or other.port) if name else None

@@ -131,9 +131,10 @@ def test_a_boundary_bounds_the_network_too(role: Role) -> None:
 def test_what_the_router_cannot_judge_is_refused(role: Role, statement: dict[str, Any], words: str) -> None:
     status, answer = role.put(statement)
     assert status == 400 and answer["message"].startswith(words), answer
-    boundary = {"PolicyDocument": document(statement)}
-    status, answer = role.ask("PUT", f"{ROLES}/lambda/boundary", boundary)
-    assert status == 400 and answer["message"].startswith(words), answer
+    if words.startswith("Statement"):
+        boundary = {"PolicyDocument": document(statement)}
+        status, answer = role.ask("PUT", f"{ROLES}/lambda/boundary", boundary)
+        assert status == 400 and answer["message"].startswith(words), answer
     assert role.network() == [] and role.retired() == 0
 
 

@@ -46,26 +46,35 @@ def statements(policies: Iterable[Policy]) -> list[Statement]:
     return [statement for policy in policies for statement in policy if concerns(statement)]
 
 
-def check_role(policies: Iterable[Policy]) -> None:
-    """See that the policies of one role can be held by the router. Raises MalformedPolicy, naming the statement."""
+def check_role(policies: Iterable[Policy], *, opens: bool = True) -> None:
+    """See that the policies of one role can be held by the router. Raises MalformedPolicy, naming the statement.
+
+    Those of a boundary open nothing, so that they may name more ports than the router holds.
+    """
     allowed: list[Place] = []
     denied: list[Place] = []
-    others: list[Place] = []  # take away without an entry of their own
+    others: list[Permission] = []  # what is not denied
+    count = 0
     for policy in policies:
         for number, statement in enumerate(policy, 1):
             try:
-                _check(statement)
+                _check(statement, opens)
                 found = list(_places(statement)) if concerns(statement) else []
             except ValueError as error:
                 name = f"Statement {number}" + (f' (Sid "{statement.sid}")' if statement.sid else "")
                 raise MalformedPolicy(f"{name}: {error}") from None
-            (allowed if statement.allows else others if statement.not_resources else denied).extend(found)
-    if len(allowed) + len(denied) + len(others) > MAX_RULES:
+            count += len(found)
+            if statement.allows or not statement.not_resources:
+                (allowed if statement.allows else denied).extend(found)
+            elif concerns(statement):
+                others.append(_permission(found))
+    if count > MAX_RULES:
         raise MalformedPolicy(f"A role names at most {MAX_RULES} network destinations in all its policies.")
     try:
-        hosts = [place.port for place in allowed if isinstance(place, HostRule)]
-        check_bounds(_networks(allowed), hosts, _networks(denied))
-        compiled([_permission(allowed)], [], [_permission(place for place in denied if place)])
+        if opens:
+            check_bounds(_networks(allowed), [place.port for place in allowed if isinstance(place, HostRule)])
+            for narrowed in ([], others):
+                compiled([_permission(allowed)], narrowed, [_permission(place for place in denied if place)])
     except ValueError as error:
         raise MalformedPolicy(f"The network destinations of a role's policies: {error}.") from None
 
@@ -115,7 +124,7 @@ def _allowed(
     return _permission(allowed)
 
 
-def _check(statement: Statement) -> None:
+def _check(statement: Statement, opens: bool) -> None:
     for pattern in statement.actions:
         text = "".join(character for character, _ in pattern)
         if text.startswith("sandboxd:") and not matches(pattern, CONNECT.lower()):
@@ -125,7 +134,7 @@ def _check(statement: Statement) -> None:
     places = list(_places(statement))
     if statement.allows and statement.not_resources and places:
         raise ValueError(f"{CONNECT} cannot be allowed by NotResource; deny what is meant")
-    if statement.allows and any(isinstance(place, HostRule) and not place.port for place in places):
+    if statement.allows and opens and any(isinstance(place, HostRule) and not place.port for place in places):
         raise ValueError("a host that is allowed has a port")
     if not places and not statement.not_resources:
         return
