@@ -67,7 +67,7 @@ def test_credentials_only_with_the_door(tmp_path: Path) -> None:
     ("name", "read"),
     [
         ("LD_PRELOAD", True), ("PYTHONPATH", True), ("MALLOC_ARENA_MAX", True), ("AWS_LAMBDA_EXEC_WRAPPER", True),
-        ("GREETING", False), ("AWS_XRAY_CONTEXT_MISSING", False),
+        ("NODE_OPTIONS", True), ("UV_THREADPOOL_SIZE", True), ("GREETING", False), ("AWS_XRAY_CONTEXT_MISSING", False),
     ],
 )  # fmt: skip
 def test_what_is_read_at_exec_cannot_come_later(tmp_path: Path, name: str, read: bool) -> None:
