@@ -72,7 +72,9 @@ class Bench:
         ours = {"FunctionName": self.name, "Resource": arn, "CodeSigningConfigArn": self.signing}
         members = {key: ours[key] if value == "?" else value for key, value in members.items()}
         try:
-            return (await self.endpoint.api._operations[operation](Call(members, "http://localhost"))).document or {}
+            return (
+                await self.endpoint.api._accounts.own.operations[operation](Call(members, "http://localhost"))
+            ).document or {}
         except ApiError as error:
             return error
 
