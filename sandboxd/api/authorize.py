@@ -18,6 +18,8 @@ from urllib.parse import unquote
 
 from sandboxd.api.callers import Caller, Callers, Who, account_of, name_of
 from sandboxd.api.errors import access_denied, s3_denied
+from sandboxd.api.event_source_kinds import KIND as MAPPING
+from sandboxd.api.event_source_kinds import PREFIX
 from sandboxd.api.permissions import policy_text
 from sandboxd.api.revisions import KIND
 from sandboxd.api.routes import read_query
@@ -184,11 +186,12 @@ class Authorizer:
             owner = account if action == "iam:PassRole" else account_of(resource, account)
             across = owner != account and operation not in _ACROSS and action != _LAYER
             policy = () if across else self._policy(resource)
-            context = self._context(members, resource, account, request) | caller.context
-            question = Request(principal, action, resource, owner, context)
-            decision = decide(question, policies, policy, caller.boundary)
-            if decision is not Decision.ALLOWED:
-                raise _denied(principal, action, resource, decision)
+            for function in self._functions(members, account):
+                context = self._context(members, resource, account, request) | function | caller.context
+                question = Request(principal, action, resource, owner, context)
+                decision = decide(question, policies, policy, caller.boundary)
+                if decision is not Decision.ALLOWED:
+                    raise _denied(principal, action, resource, decision)
             every = (*policies, policy, caller.boundary or ())
             keys = (statement.keys() for part in every for statement in part)
             lasts = lasts and all(map(_FLEETING.isdisjoint, keys))
@@ -290,6 +293,23 @@ class Authorizer:
             return ()
         return parse_resource(policy_text(document["Statement"]))
 
+    def _functions(self, members: Mapping[str, Any], account: str) -> list[dict[str, str]]:
+        """The condition key of each function of a request: that which a mapping has, and that which it shall have."""
+        found = []
+        if "FunctionName" in members:
+            found.append(self._function(members["FunctionName"], None, account))
+        mapping = self._mapping_at(self.resource("", members, account)) if "UUID" in members else None
+        document = mapping[0].settings.get(MAPPING, mapping[1]) if mapping else None
+        if document is not None:
+            found.append(document["FunctionArn"])
+        return [{"lambda:functionarn": arn} for arn in found] or [{}]
+
+    def _mapping_at(self, resource: str) -> tuple[Store, str] | None:
+        """The store of an event source mapping's account, and by what it is kept there, by its ARN."""
+        parts = resource.split(":", 5)
+        store = self._stores.get(parts[4]) if len(parts) == 6 and parts[5].startswith(PREFIX) else None
+        return None if store is None or parts[3] != self._region else (store, parts[5])
+
     def _function_at(self, resource: str) -> tuple[Store, str, str] | None:
         """The store of a function's account, the function's name and the qualifier, by its ARN."""
         reference = parse_function_reference(resource) if ":function:" in resource else None
@@ -328,13 +348,11 @@ class Authorizer:
             context["lambda:layer"] = tuple(members["Layers"])
         if "Role" in members:
             context["iam:passedtoservice"] = "lambda.amazonaws.com"
-        if "FunctionName" in members:
-            context["lambda:functionarn"] = self._function(members["FunctionName"], None, account)
         tags = members.get("Tags") or {}
         context |= {f"aws:requesttag/{key.lower()}": value for key, value in tags.items()}
         if tags or members.get("TagKeys"):
             context["aws:tagkeys"] = tuple(tags or members["TagKeys"])
-        found = self._function_at(resource)
+        found = self._function_at(resource) or self._mapping_at(resource)
         kept = found[0].settings.get("Tags", found[1]) if found else None
         return context | {f"aws:resourcetag/{key.lower()}": str(value) for key, value in (kept or {}).items()}
 

@@ -354,3 +354,31 @@ def test_every_operation_has_its_resource(endpoint: Endpoint) -> None:
         members = {name: f"arn:aws:lambda:us-east-1:{ACCOUNT}:x:{name}" for name in shape.required}
         resource = authorizer.resource(operation, members, ACCOUNT)
         assert (resource == "*") == (operation in ANY_RESOURCE), operation
+
+
+def test_a_mapping_is_judged_by_the_function_that_it_has_and_that_it_shall_have(
+    endpoint: Endpoint, client: Any, users: Users
+) -> None:
+    endpoint.create("other")
+    mappings = [
+        client.create_event_source_mapping(
+            FunctionName=name, EventSourceArn=f"arn:aws:sqs:us-east-1:{ACCOUNT}:q", Enabled=False, Tags={"Of": name}
+        )["UUID"]
+        for name in ("hello", "other")
+    ]
+    actions = [f"lambda:{verb}EventSourceMapping" for verb in ("Create", "Update", "Delete")]
+    own = {"ArnEquals": {"lambda:FunctionArn": f"{ARN}hello"}}
+    tagged = {"StringEquals": {"aws:ResourceTag/Of": "hello"}}
+    alice = users.add("alice", allow(actions, Condition=own), allow("lambda:GetEventSourceMapping", Condition=tagged))
+    alice.get_event_source_mapping(UUID=mappings[0])
+    alice.update_event_source_mapping(UUID=mappings[0], BatchSize=5)
+    for call, members in (
+        (alice.get_event_source_mapping, {"UUID": mappings[1]}),
+        (alice.update_event_source_mapping, {"UUID": mappings[1], "BatchSize": 5}),
+        (alice.update_event_source_mapping, {"UUID": mappings[1], "FunctionName": "hello"}),
+        (alice.update_event_source_mapping, {"UUID": mappings[0], "FunctionName": "other"}),
+        (alice.delete_event_source_mapping, {"UUID": mappings[1]}),
+        (alice.create_event_source_mapping, {"FunctionName": "other", "Enabled": False}),
+    ):
+        assert error_of(call, **members)[:2] == ("AccessDeniedException", 403)
+    alice.delete_event_source_mapping(UUID=mappings[0])
