@@ -182,8 +182,7 @@ class Authorizer:
         principal, policies, account = caller.principal, caller.policies, caller.principal.account
         whose, lasts = "", True
         for action, resource in self._needs(operation, members, account):
-            # Of roles it is asked who may pass them, not whose they are: they are judged where they count.
-            owner = account if action == "iam:PassRole" else account_of(resource, account)
+            owner = self._owner(action, resource, account)
             across = owner != account and operation not in _ACROSS and action != _LAYER
             policy = () if across else self._policy(resource)
             for function in self._functions(members, account):
@@ -227,6 +226,13 @@ class Authorizer:
         context = self._context({}, arn, function.account, HttpRequest("POST", "", {})) | caller.context
         question = Request(caller.principal, action, arn, account_of(arn, function.account), context)
         return decide(question, caller.policies, self._policy(arn), caller.boundary) is Decision.ALLOWED
+
+    def _owner(self, action: str, resource: str, account: str) -> str:
+        """Whose what an account's caller asks for is."""
+        if action == "iam:PassRole":  # a role counts only in functions of its own account
+            return account
+        # A bucket is asked with the configuration's key, whoever wants a package out of it.
+        return self._stores.owner(resource) if action.startswith("s3:") else account_of(resource, account)
 
     def _needs(self, operation: str, members: Mapping[str, Any], account: str) -> Iterator[tuple[str, str]]:
         """The actions that an operation takes, each with the ARN of its resource, or `*`."""

@@ -6,7 +6,7 @@ Room: service. May: words.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from sandboxd.api.errors import invalid_parameter
@@ -17,17 +17,19 @@ _AT_SERVICES = re.compile(r"arn:aws[a-z-]*:(?:sqs|sns):([a-z0-9-]+):(\d{12}):[A-
 
 @dataclass(frozen=True, slots=True)
 class Destinations:
-    """Targets of other services: those that the configuration names by their ARN and, where it has an endpoint of
-    `services`, every queue and topic there of one region and account. Those of others nobody's role could permit."""
+    """Targets of other services: those that the configuration names by their ARN, if they are the account's by `owner`,
+    and, where it has an endpoint of `services`, every queue and topic there of one region and account. Those of others
+    nobody's role could permit."""
 
     named: Collection[str]
+    owner: Callable[[str], str]
     services: bool
     region: str
     account: str
 
     def check(self, arn: str) -> None:
         """Raise InvalidParameterValueException where there is no place for a target."""
-        if arn in self.named:
+        if arn in self.named and self.owner(arn) == self.account:
             return
         if not self.services:
             raise invalid_parameter(

@@ -71,7 +71,9 @@ class Handlers:
         self.store, self.names, self.authorizer = store, Names(config.region, store.account), host.authorizer
         names, revisions, changes = self.names, Revisions(store.settings), Changes()
         self._changes = changes
-        destinations = Destinations(config.destinations, host.neighbours.sqs is not None, config.region, store.account)
+        destinations = Destinations(
+            config.destinations, host.stores.owner, host.neighbours.sqs is not None, config.region, store.account
+        )
         configurations = Configurations(limits, store.images, config.region, revisions, destinations)
         packages = Packages(store.code, limits, host.neighbours.s3)
         self.allotments = allotments = Allotments(store, names, changes, scheduler, limits)

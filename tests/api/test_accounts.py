@@ -433,6 +433,16 @@ def test_a_function_reaches_its_own_account(world: World) -> None:
         authorizer.check_invoke(anew, ("hello", ""), Request("POST", "", {}))
 
 
+def test_buckets_are_the_configuration_s_account_s(world: World) -> None:
+    """They are asked with the configuration's key: a policy of another account's is not enough."""
+    code = {"S3Bucket": "packages", "S3Key": "one.zip"}
+    members = {"FunctionName": "s3", "Runtime": "python3.12", "Handler": "h.h", "Role": ROLE, "Code": code}
+    assert error_of(world.ours.create_function, **members)[0] == "InvalidParameterValueException", "no endpoint"
+    refused = error_of(world.theirs.create_function, **members)
+    assert refused[0] == "AccessDeniedException" and "denied by S3" in refused[2]
+    assert world.endpoint.unix("POST", "/2015-03-31/functions", members, x_sandboxd_account=THEIRS)[0] == 403
+
+
 def test_destinations_stay_within_an_account(make_endpoint: Callable[..., Endpoint]) -> None:
     from sandboxd.model.destination import Spool
 
@@ -458,6 +468,10 @@ def test_destinations_stay_within_an_account(make_endpoint: Callable[..., Endpoi
     for client, target in ((world.ours, bucket), (world.ours, queues["333333333333"]), (world.ours, queues[OURS]),
                            (world.theirs, arn(THEIRS, "other")), (world.theirs, queues[THEIRS])):  # fmt: skip
         assert put(client, target) == "kept", target
+        letters = {"FunctionName": "hello", "DeadLetterConfig": {"TargetArn": target}}
+        if client is world.ours:
+            refused = error_of(world.theirs.update_function_configuration, **letters)
+            assert refused[0] == "InvalidParameterValueException", target
     (function,) = endpoint.store.functions.all()
     assert not endpoint.api.may_send(function, queues[THEIRS]) and endpoint.api.may_send(function, queues[OURS])
     assert not endpoint.api.may_send(function, arn(THEIRS, "other"))

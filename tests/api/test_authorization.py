@@ -26,6 +26,11 @@ USERS = "/sandboxd/v1/users"
 ALICE = f"arn:aws:iam::{ACCOUNT}:user/alice"
 
 
+def named(account: str) -> dict[str, str]:
+    """The header that names an account; none: the configuration's."""
+    return {"x_sandboxd_account": account} if account else {}
+
+
 class Users:
     """Users of an endpoint, each with a key and a client; of another account where one is named."""
 
@@ -33,28 +38,28 @@ class Users:
         self._endpoint = endpoint
         self._clients: list[Any] = []
 
-    def add(self, name: str, *statements: dict[str, Any], account: str = ACCOUNT) -> Any:
+    def add(self, name: str, *statements: dict[str, Any], account: str = "") -> Any:
         """A new user's client."""
-        assert self._endpoint.unix("POST", USERS, {"UserName": name}, x_sandboxd_account=account)[0] == 201
+        assert self._endpoint.unix("POST", USERS, {"UserName": name}, **named(account))[0] == 201
         if statements:
             self.permit(name, *statements, account=account)
         return self.client(name, account)
 
-    def client(self, name: str, account: str = ACCOUNT) -> Any:
+    def client(self, name: str, account: str = "") -> Any:
         """A client with another key of a user."""
         body = {"UserName": name}
-        status, _, answer = self._endpoint.unix("POST", "/sandboxd/v1/keys", body, x_sandboxd_account=account)
+        status, _, answer = self._endpoint.unix("POST", "/sandboxd/v1/keys", body, **named(account))
         assert status == 201, answer
         key = json.loads(answer)
         self._clients.append(self._endpoint.boto3(key["AccessKeyId"], key["SecretAccessKey"]))
         return self._clients[-1]
 
-    def permit(self, name: str, *statements: dict[str, Any], policy: str = "p", account: str = ACCOUNT) -> None:
+    def permit(self, name: str, *statements: dict[str, Any], policy: str = "p", account: str = "") -> None:
         """Give a user a policy."""
         document = json.dumps({"Version": "2012-10-17", "Statement": list(statements)})
         body = {"PolicyName": policy, "PolicyDocument": document}
         path = f"{USERS}/{name}/policies"
-        status, _, answer = self._endpoint.unix("PUT", path, body, x_sandboxd_account=account)
+        status, _, answer = self._endpoint.unix("PUT", path, body, **named(account))
         assert status == 204, answer
 
     def close(self) -> None:
