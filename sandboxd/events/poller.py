@@ -203,8 +203,9 @@ class Poller:
     async def _receive(self, limit: int, wait: int) -> tuple[list[Item], float]:
         """Messages that are of interest, and when they came; the others are removed."""
         messages, now = await self._queues.receive(self._source.arn, min(limit, _RECEIVED), wait), time.monotonic()
-        sorting = asyncio.get_running_loop().run_in_executor(self._bounds.sorter, self._sort, messages)
-        items, unwanted, reason = await sorting
+        # Filters that take long keep waiting only those who have filters too.
+        executor = self._bounds.sorter if self._source.patterns else None
+        items, unwanted, reason = await asyncio.get_running_loop().run_in_executor(executor, self._sort, messages)
         if reason:
             self._report(reason)
         if unwanted:
