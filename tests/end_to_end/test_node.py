@@ -348,5 +348,9 @@ return { shell, worker, outside };
 
 
 def test_processes_threads_and_the_network_are_as_for_all(daemon: Daemon, deployed: Deployed) -> None:
-    result = daemon.call(deployed("node_evaluate", MemorySize=256), {"code": ATTEMPTS})
+    name = deployed("node_evaluate", MemorySize=256)
+    result = daemon.call(name, {"code": ATTEMPTS})
     assert result == {"shell": "993\nno namespace\n", "worker": 42, "outside": "ENETUNREACH"}
+    [environment] = daemon.environments(name)
+    inspected = daemon.cli("inspect", str(environment["Id"]))
+    assert inspected.returncode == 0, inspected.stdout
