@@ -52,6 +52,7 @@ CHANGES: dict[str, Operation] = {
     "permit nothing": ("RemovePermission", F | {"StatementId": "old", "Qualifier": "live"}),
     "loops": ("PutFunctionRecursionConfig", F | {"RecursiveLoop": "Allow"}),
     "sign": ("PutFunctionCodeSigningConfig", F | SIGNING),
+    "url of alias": ("CreateFunctionUrlConfig", F | {"AuthType": "NONE", "Qualifier": "live"}),
     "sign nothing": ("DeleteFunctionCodeSigningConfig", F),
     "delete signing": ("DeleteCodeSigningConfig", SIGNING),
 }  # fmt: skip
