@@ -6,6 +6,7 @@ Room: service. May: what the API may, and keys, policies, logs.
 
 from __future__ import annotations
 
+import asyncio
 import codecs
 import dataclasses
 import re
@@ -15,7 +16,7 @@ from sandboxd.api.calls import Result
 from sandboxd.api.errors import invalid_parameter
 from sandboxd.api.functions import FunctionsApi
 from sandboxd.api.names import Names
-from sandboxd.api.principals import Handler, RolesApi, UsersApi
+from sandboxd.api.principals import GroupsApi, Handler, RolesApi, UsersApi
 from sandboxd.api.protocols import Logs
 from sandboxd.api.roles import Roles
 from sandboxd.api.validation import read_json
@@ -49,8 +50,10 @@ class AccountAdminApi:
             ("POST", "keys"): self._create_key,
             ("DELETE", "keys/*"): self._delete_key,
         }
-        self.routes |= UsersApi(store, store.users, roles).routes()
-        self.routes |= RolesApi(store, store.roles, roles).routes()
+        one = asyncio.Lock()
+        self.routes |= UsersApi(store, store.users, roles, one).routes()
+        self.routes |= GroupsApi(store, store.groups, roles, one).routes()
+        self.routes |= RolesApi(store, store.roles, roles, one).routes()
 
     async def _get_policy(self, _: Request, subject: str, __: dict[str, str]) -> Result:
         return Result(200, _describe(self._functions.named(self._name(subject)).policy))

@@ -25,7 +25,7 @@ from sandboxd.store.images import Images
 from sandboxd.store.store import AccountExists
 
 PREFIX = "/sandboxd/v1/"
-_WITH_SUBJECT = ("accounts", "functions", "keys", "roles", "users")
+_WITH_SUBJECT = ("accounts", "functions", "groups", "keys", "roles", "users")
 
 
 class AdminApi:

@@ -100,11 +100,11 @@ class Callers:
         key = self._stores.key(key_id)
         store = self._stores.get(key.account) if key is not None else None
         user = store.users.get(key.user) if store is not None and key is not None else None
-        if key is None or user is None:  # deleted since the signature was checked
+        if key is None or store is None or user is None:  # deleted since the signature was checked
             raise _unrecognized()
         arn = f"arn:aws:iam::{key.account}:user/{user.name}"
         context = {"aws:username": user.name, "aws:principalarn": arn, "aws:principaltype": "User"}
-        return Caller(Principal((arn,), key.account), user.policies(), context, user.bounds())
+        return Caller(Principal((arn,), key.account), store.policies_of(user), context, user.bounds())
 
 
 def account_of(arn: str, otherwise: str) -> str:

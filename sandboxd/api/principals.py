@@ -1,6 +1,6 @@
-"""The administration of users, roles and their policies, a part of what is under /sandboxd/v1/.
+"""The administration of users, groups, roles and their policies, a part of what is under /sandboxd/v1/.
 
-Room: service. May: change users and roles.
+Room: service. May: change users, groups and roles.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _POLICY_NAME = re.compile(r"[\w+=,.@-]{1,128}", re.ASCII)
 Handler = Callable[[Request, str, dict[str, str]], Coroutine[Any, Any, Result]]
 _TRUST = "AssumeRolePolicyDocument"
 T = TypeVar("T")
+_GROUPS = 10  # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: of one user
 _POLICIES = 10  # https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html: of one principal
 
 
 class PrincipalsApi:
-    """Users, or roles: principals with policies by name."""
+    """Users, roles or groups: principals with policies by name. `one` is for one change of any of them at a time."""
 
     noun = ""  # as in paths
 
-    def __init__(self, store: Store, kept: Principals, roles: Roles) -> None:
-        self._store, self._kept, self._roles = store, kept, roles
-        self._one = asyncio.Lock()  # a policy is put to those that the one before left
+    def __init__(self, store: Store, kept: Principals, roles: Roles, one: asyncio.Lock) -> None:
+        self._store, self._kept, self._roles, self._one = store, kept, roles, one
 
     def routes(self) -> dict[tuple[str, str], Handler]:
         """What the paths are answered by."""
@@ -61,9 +61,9 @@ class PrincipalsApi:
         return Result(200, {f"{self.noun.title()}s": [self._describe(one) for one in self._kept.all()]})
 
     async def create(self, request: Request, _: str, __: dict[str, str]) -> Result:
-        """Add one: UserName or RoleName."""
+        """Add one: UserName, GroupName or RoleName."""
         member = f"{self.noun.title()}Name"
-        body = _members(request, {member}, set() if self.noun == "user" else {_TRUST})
+        body = _members(request, {member}, {_TRUST} if self.noun == "role" else set())
         name, trust = body[member], body.get(_TRUST, "")
         if not _NAME.fullmatch(name):
             raise invalid_parameter(f"{member} is up to 64 letters, digits and _+=,.@-")
@@ -194,10 +194,66 @@ class RolesApi(PrincipalsApi):
         return super()._describe(identity) | {_TRUST: json.loads(identity.trust or DEFAULT)}
 
 
+class GroupsApi(PrincipalsApi):
+    """Groups, whose policies are those of every user in them too."""
+
+    noun = "group"
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """What the paths are answered by; a group has no boundary."""
+        return {key: handler for key, handler in super().routes().items() if not key[1].endswith("/boundary")}
+
+    async def delete(self, _: Request, subject: str, __: dict[str, str]) -> Result:
+        """Remove a group that nobody is in."""
+        async with self._one:
+            if self._users(self._named(subject)):
+                text = "Cannot delete entity, must remove users from group first."
+                raise ApiError("DeleteConflictException", text, 409)
+            await self._kept.delete(subject)
+        return Result(204)
+
+    def _users(self, group: Identity) -> list[str]:
+        return [user.name for user in self._store.users.all() if group.name in user.groups]
+
+    def _describe(self, identity: Identity) -> dict[str, Any]:
+        return super()._describe(identity) | {"Users": self._users(identity)}
+
+
 class UsersApi(PrincipalsApi):
     """Users, who have keys."""
 
     noun = "user"
+
+    def routes(self) -> dict[tuple[str, str], Handler]:
+        """What the paths are answered by."""
+        more = {("PUT", "users/*/groups"): self.enter, ("DELETE", "users/*/groups"): self.leave}
+        return super().routes() | more
+
+    async def enter(self, request: Request, subject: str, _: dict[str, str]) -> Result:
+        """Add a user to a group: GroupName."""
+        group = only(request, "GroupName")
+        async with self._one:
+            user = self._named(subject)
+            if self._store.groups.get(group) is None:
+                raise _no_group(group)
+            groups = tuple(sorted({*user.groups, group}))
+            if len(groups) > _GROUPS:
+                raise ApiError("LimitExceededException", f"Cannot exceed quota for GroupsPerUser: {_GROUPS}", 409)
+            await self._update(user, replace(user, groups=groups))
+        return Result(204)
+
+    async def leave(self, _: Request, subject: str, query: dict[str, str]) -> Result:
+        """Take a user out of the group of the query's `name`."""
+        group = query.get("name", "")
+        async with self._one:
+            user = self._named(subject)
+            if group not in user.groups:
+                raise _no_group(group)
+            await self._update(user, replace(user, groups=tuple(name for name in user.groups if name != group)))
+        return Result(204)
+
+    def _describe(self, identity: Identity) -> dict[str, Any]:
+        return super()._describe(identity) | {"Groups": list(identity.groups)}
 
     async def delete(self, _: Request, subject: str, __: dict[str, str]) -> Result:
         """Remove a user with keys and policies."""
@@ -205,6 +261,10 @@ class UsersApi(PrincipalsApi):
             raise invalid_parameter(f"{ADMIN} cannot be deleted: keys that name no user are that one's")
         await self._store.delete_user(subject)
         return Result(204)
+
+
+def _no_group(name: str) -> ApiError:
+    return ApiError("ResourceNotFoundException", f"The group with name {name[:128]} cannot be found.", 404)
 
 
 def only(request: Request, member: str) -> str:

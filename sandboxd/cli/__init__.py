@@ -39,6 +39,7 @@ COMMANDS = {
     "account": ("sandboxd.cli.account", "Create, list and delete accounts, which are isolated from one another."),
     "key": ("sandboxd.cli.key", "Create, list and delete access keys of the REST API."),
     "user": ("sandboxd.cli.principals", "Create, show, list and delete users, and give them policies."),
+    "group": ("sandboxd.cli.principals", "Create, show, list and delete groups of users, and give them policies."),
     "role": ("sandboxd.cli.principals", "Create, show, list and delete roles of functions, and give them policies."),
     "limits": ("sandboxd.cli.limits", "Show the limits of the account and what of them is used."),
     "simulate": ("sandboxd.cli.simulate", "Replay a trace through the scheduler and compare eviction policies."),

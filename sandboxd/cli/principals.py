@@ -1,4 +1,4 @@
-"""`sandboxd user` and `sandboxd role`: who asks, and the policies that say what they may do.
+"""`sandboxd user`, `sandboxd group` and `sandboxd role`: who asks, and the policies that say what they may do.
 
 Room: command line.
 """
@@ -22,6 +22,14 @@ def user() -> None:
 
 
 @click.group
+def group() -> None:
+    """Create, show, list and delete groups of users, give them policies, and put users into them.
+
+    The policies of a group are those of every user in it, beside the user's own.
+    """
+
+
+@click.group
 def role() -> None:
     """Create, show, list and delete roles of functions, and give them policies.
 
@@ -39,6 +47,39 @@ def role() -> None:
 def create_user(context: Context, name: str) -> None:
     """Create the user NAME, who may do nothing until a policy allows it, and print the ARN."""
     _create(context, {"UserName": name})
+
+
+@group.command(name="create", epilog="Example: sandboxd group create readers")
+@click.argument("name")
+@output_option
+@click.pass_obj
+def create_group(context: Context, name: str) -> None:
+    """Create the group NAME, whose users may do nothing by it until a policy allows it, and print the ARN."""
+    _create(context, {"GroupName": name})
+
+
+@group.command(name="add-user", epilog="Example: sandboxd group add-user readers alice")
+@click.argument("name")
+@click.argument("user_name", metavar="USER")
+@output_option
+@click.pass_obj
+def add_user(context: Context, name: str, user_name: str) -> None:
+    """Put USER into the group NAME."""
+    context.client.call("AddUser", "PUT", _groups_of(user_name), {"GroupName": name})
+    if context.output == "json":
+        show_json({"Added": user_name})
+
+
+@group.command(name="remove-user", epilog="Example: sandboxd group remove-user readers alice")
+@click.argument("name")
+@click.argument("user_name", metavar="USER")
+@output_option
+@click.pass_obj
+def remove_user(context: Context, name: str, user_name: str) -> None:
+    """Take USER out of the group NAME."""
+    context.client.call("RemoveUser", "DELETE", f"{_groups_of(user_name)}?name={quote(name, safe='')}")
+    if context.output == "json":
+        show_json({"Removed": user_name})
 
 
 @role.command(name="create", epilog="Example: sandboxd role create worker")
@@ -151,8 +192,9 @@ def delete_boundary(context: Context, name: str) -> None:
         show_json({"Deleted": name})
 
 
-for _group in (user, role):
-    for _command in (list_all, get, delete, put_policy, delete_policy, put_boundary, delete_boundary):
+for _group in (user, group, role):
+    _commands = [list_all, get, delete, put_policy, delete_policy]
+    for _command in _commands if _group is group else [*_commands, put_boundary, delete_boundary]:
         _of_group = copy.copy(_command)
         _of_group.epilog = f"Example: sandboxd {_group.name} {_command.name} {_command.epilog}".rstrip()
         _group.add_command(_of_group)
@@ -167,10 +209,14 @@ def _create(context: Context, body: dict[str, str]) -> None:
 
 
 def _noun() -> str:
-    """Whether it is `sandboxd user` or `sandboxd role`."""
-    group = click.get_current_context().parent
-    assert group is not None and group.command.name is not None
-    return group.command.name
+    """Whether it is `sandboxd user`, `sandboxd group` or `sandboxd role`."""
+    parent = click.get_current_context().parent
+    assert parent is not None and parent.command.name is not None
+    return parent.command.name
+
+
+def _groups_of(user_name: str) -> str:
+    return f"{ADMIN}/users/{quote(user_name, safe='')}/groups"
 
 
 def _path(name: str | None = None) -> str:

@@ -19,15 +19,16 @@ ADMIN = "admin"  # whose keys are those that are made for nobody else; the schem
 
 
 class NameTaken(SandboxdError):
-    """There is a user or a role of that name."""
+    """There is a user, a role or a group of that name."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """One user or role; `create_date` is in ISO 8601.
+    """One user, role or group; `create_date` is in ISO 8601.
 
     `trust` is a role's policy of who may assume it, empty for the one that lets Lambda; `boundary` the policy beyond
-    which its others allow nothing, empty where there is none. Both are as they were put.
+    which its others allow nothing, empty where there is none. Both are as they were put. `groups` are those that a user
+    is in, by name.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Identity:
     documents: dict[str, str] = field(default_factory=dict)  # policies by name, as they were put
     trust: str = ""
     boundary: str = ""
+    groups: tuple[str, ...] = ()
 
     def policies(self) -> list[Policy]:
         """The policies as the evaluator takes them."""
@@ -46,13 +48,13 @@ class Identity:
 
 
 class Principals:
-    """Every "user" or every "role" of an account. `generation` is another one after whatever changed."""
+    """Every "user", every "role" or every "group" of an account. `generation` is another one after whatever changed."""
 
     def __init__(self, database: Database, kind: str) -> None:
         self._database, self._kind = database, kind
         self.generation = 0
         rows = database.read("SELECT kind, record FROM principals")
-        found = [Identity(**json.loads(str(record))) for of_kind, record in rows if of_kind == kind]
+        found = [_identity(str(record)) for of_kind, record in rows if of_kind == kind]
         self._kept = {identity.name: identity for identity in found}
 
     def get(self, name: str) -> Identity | None:
@@ -99,6 +101,11 @@ class Principals:
     def _show(self, identity: Identity) -> None:
         self._kept[identity.name] = identity
         self.generation += 1
+
+
+def _identity(record: str) -> Identity:
+    fields = json.loads(record)
+    return Identity(**fields | {"groups": tuple(fields.get("groups", ()))})
 
 
 def _record(identity: Identity) -> str:

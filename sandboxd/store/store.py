@@ -24,6 +24,7 @@ from sandboxd.config import Config
 from sandboxd.errors import SandboxdError
 from sandboxd.model.arn import function_arn
 from sandboxd.model.function import FunctionVersion
+from sandboxd.model.iam.policy import Policy
 from sandboxd.store.aliases import Aliases
 from sandboxd.store.code import Code, Unpacker
 from sandboxd.store.database import Database, DiskFull
@@ -33,7 +34,7 @@ from sandboxd.store.images import Images
 from sandboxd.store.keys import AccessKey, Keys
 from sandboxd.store.layers import Layers
 from sandboxd.store.moving import move_users
-from sandboxd.store.principals import Principals
+from sandboxd.store.principals import Identity, Principals
 from sandboxd.store.settings import Document, Settings
 
 MOST_ACCOUNTS = 256  # each has an open database and a thread that writes it
@@ -63,13 +64,19 @@ class Store:
     keys: Keys
     users: Principals
     roles: Principals
+    groups: Principals
     images: Images
     events: EventQueue
 
     @property
     def generation(self) -> int:
         """Another number after whatever changed of policies and of whom they are."""
-        return self.settings.generation + self.users.generation + self.roles.generation
+        return sum(part.generation for part in (self.settings, self.users, self.roles, self.groups))
+
+    def policies_of(self, user: Identity) -> list[Policy]:
+        """The policies of a user and of the groups that it is in."""
+        groups = (self.groups.get(name) for name in user.groups)
+        return [*user.policies(), *(policy for group in groups if group for policy in group.policies())]
 
     async def create_function(
         self, latest: FunctionVersion, published: FunctionVersion | None, documents: Mapping[str, Document]
@@ -231,6 +238,7 @@ class Stores:
             Keys(database, account, self._keys),
             Principals(database, "user"),
             Principals(database, "role"),
+            Principals(database, "group"),
             self.images,
             self.events,
         )

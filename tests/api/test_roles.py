@@ -242,3 +242,47 @@ def test_a_dead_letter_queue_needs_the_roles_permission(make_endpoint: Callable[
     assert found[2] == f"{refused}SendMessage on SQS", "the queue is there already"
     client.update_function_configuration(FunctionName="hello", DeadLetterConfig={"TargetArn": ""}, Role=ROLE)
     client.close()
+
+
+def test_groups_give_their_users_what_they_may(make_endpoint: Callable[..., Endpoint]) -> None:
+    endpoint = make_endpoint()
+    endpoint.create()
+    users, groups = "/sandboxd/v1/users", "/sandboxd/v1/groups"
+
+    def ask(method: str, path: str, body: Any = b"", expected: int = 204) -> Any:
+        status, _, answer = endpoint.unix(method, path, body)
+        assert status == expected, answer
+        return json.loads(answer) if answer else None
+
+    ask("POST", users, {"UserName": "alice"}, 201)
+    key = ask("POST", "/sandboxd/v1/keys", {"UserName": "alice"}, 201)
+    alice = endpoint.boto3(key["AccessKeyId"], key["SecretAccessKey"])
+    made = ask("POST", groups, {"GroupName": "readers"}, 201)
+    assert made["Arn"] == "arn:aws:iam::111111111111:group/readers" and made["Users"] == []
+    read = document({"Effect": "Allow", "Action": "lambda:Get*", "Resource": "*"})
+    ask("PUT", f"{groups}/readers/policies", {"PolicyName": "p", "PolicyDocument": read})
+    assert error_of(alice.get_function, FunctionName="hello")[0] == "AccessDeniedException"
+    ask("PUT", f"{users}/alice/groups", {"GroupName": "readers"})
+    alice.get_function(FunctionName="hello")
+    assert ask("GET", f"{groups}/readers", expected=200)["Users"] == ["alice"]
+    assert ask("GET", f"{users}/alice", expected=200)["Groups"] == ["readers"]
+    bounds = document({"Effect": "Allow", "Action": "lambda:List*", "Resource": "*"})
+    ask("PUT", f"{users}/alice/boundary", {"PolicyDocument": bounds})
+    refused = error_of(alice.get_function, FunctionName="hello")
+    assert refused[2].endswith("because no permissions boundary allows the lambda:GetFunction action")
+    ask("DELETE", f"{users}/alice/boundary")
+    ask("DELETE", f"{groups}/readers", expected=409)
+    ask("PUT", f"{users}/alice/groups", {"GroupName": "none"}, 404)
+    ask("DELETE", f"{users}/alice/groups?name=none", expected=404)
+    ask("PUT", f"{groups}/readers/boundary", {"PolicyDocument": bounds}, 404)
+    alice.close()
+    endpoint = make_endpoint()
+    alice = endpoint.boto3(key["AccessKeyId"], key["SecretAccessKey"])
+    alice.get_function(FunctionName="hello")
+    ask("DELETE", f"{users}/alice/groups?name=readers")
+    assert error_of(alice.get_function, FunctionName="hello")[0] == "AccessDeniedException"
+    ask("DELETE", f"{groups}/readers")
+    for number in range(11):
+        ask("POST", groups, {"GroupName": f"g{number}"}, 201)
+        ask("PUT", f"{users}/alice/groups", {"GroupName": f"g{number}"}, 204 if number < 10 else 409)
+    alice.close()

@@ -59,6 +59,19 @@ def test_roles(daemon: Daemon, run: Run) -> None:
     assert run("role", "list").stdout.splitlines()[1].split() == ["worker", worker["Arn"], "2026"]
 
 
+def test_groups(daemon: Daemon, run: Run) -> None:
+    readers = {"GroupName": "readers", "Arn": "arn:aws:iam::111111111111:group/readers", "Users": ["alice"]}
+    daemon.answer("POST /sandboxd/v1/groups", readers, 201)
+    for method in ("PUT", "DELETE"):
+        daemon.answer(f"{method} {USERS}/alice/groups", status=204)
+    assert run("group", "create", "readers").stdout == f"{readers['Arn']}\n"
+    assert daemon.requests[-1].json == {"GroupName": "readers"}
+    assert run("group", "add-user", "readers", "alice").exit_code == 0
+    assert daemon.requests[-1].json == {"GroupName": "readers"}
+    assert json.loads(run("group", "remove-user", "readers", "alice", "-o", "json").stdout) == {"Removed": "alice"}
+    assert daemon.requests[-1].target == f"{USERS}/alice/groups?name=readers"
+
+
 def test_trust_and_boundary(daemon: Daemon, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "policy.json"
     file.write_text('{"Statement": []}')
