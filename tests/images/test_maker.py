@@ -193,7 +193,8 @@ def sandboxd(settings: Path, *arguments: str) -> subprocess.CompletedProcess[str
 def test_commands_say_what_is_wrong(settings: Path) -> None:
     built = sandboxd(settings, "build", "python2.7")
     assert built.returncode == 1
-    assert built.stderr == "sandboxd: unknown runtime 'python2.7'; known: provided.al2023, python3.11, python3.13\n"
+    known = "nodejs22.x, provided.al2023, python3.11, python3.13"
+    assert built.stderr == f"sandboxd: unknown runtime 'python2.7'; known: {known}\n"
     removed = sandboxd(settings, "rm", "python3.13")
     assert removed.returncode == 1
     assert removed.stderr == "sandboxd: there is no image of 'python3.13'; there are: none\n"
