@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sandboxd.model.egress import EVERYTHING, EgressRule, HostRule, Reach, check_bounds
+from sandboxd.model.egress import EVERYTHING, MAX_RULES, EgressRule, HostRule, Reach, check_bounds
+
+_MOST = 4 * MAX_RULES  # on the way to what the router holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,10 @@ def _at_ports(closed: list[EgressRule], networks: list[EgressRule], ports: Itera
 
 
 def _merged(rules: Iterable[EgressRule]) -> list[EgressRule]:
-    """The same destinations in fewer rules: ranges of ports that meet are one, what lies in another is left out."""
+    """The same destinations in fewer rules: ranges of ports that meet are one, what lies in another is left out.
+
+    Raises ValueError for so many that comparing each with each would take long.
+    """
     found: list[EgressRule] = []
     for rule in sorted(set(rules), key=lambda r: (r.network, r.partial, r.port_first, r.port_last)):
         last = found[-1] if found else None
@@ -102,6 +107,8 @@ def _merged(rules: Iterable[EgressRule]) -> list[EgressRule]:
             found[-1] = EgressRule(rule.network, *ports, partial=rule.partial)
         else:
             found.append(rule)
+    if len(found) > _MOST:
+        raise ValueError(f"more than {MAX_RULES} rules")
     return [rule for rule in found if not any(_goes_further(other, rule) for other in found if other is not rule)]
 
 

@@ -164,6 +164,16 @@ def test_what_is_left_of_everything_has_to_fit() -> None:
     check_role([policy(statement("Allow", "*"), statement("Deny", to("8.0.0.0/8:80"), "NotResource"))])
 
 
+def test_what_two_have_in_common_is_bounded_on_the_way() -> None:
+    """Lists that fit each have hundreds of rules in common, of which the boundary would leave one."""
+    ports = [f"10.0.0.0/8:{port}" for port in range(1, 128, 2)]
+    networks = own(*(f"10.{number}.0.0/16:1-16" for number in range(64)))
+    with pytest.raises(ValueError, match="more than 64 rules"):
+        network(
+            [policy(statement("Allow", to(*ports)))], CONTEXT, networks, policy(statement("Allow", to("10.0.0.0/16:1")))
+        )
+
+
 def test_a_boundary_may_name_every_port() -> None:
     bounds = policy(statement("Allow", to("10.0.0.0/9", "*.a.org")), statement("Deny", to("10.1.0.0/16")))
     check_role([bounds], opens=False)
