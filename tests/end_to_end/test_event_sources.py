@@ -53,11 +53,11 @@ def seen(daemon: Daemon, name: str) -> list[tuple[int, str, int, int]]:
 
 def test_batches_run_and_what_failed_comes_again(polling: Daemon, moto: Moto) -> None:
     name = polling.deploy(packages.load("worker"), "takes-batches")
-    arn = moto.queue("e2e-batches", VisibilityTimeout="3")
+    arn = moto.queue("e2e-batches", VisibilityTimeout="5")
     feed(moto, arn, *({"n": n, "fails": int(n == 7)} for n in range(12)))
-    made = json.loads(
-        polling.cli("event-source", "create", name, arn, "--batch", "5", "--partial", "-o", "json").stdout
-    )
+    done = polling.cli("event-source", "create", name, arn, "--batch", "5", "--partial", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
     listed = json.loads(polling.aws("list-event-source-mappings", "--function-name", name).stdout)
     assert listed["EventSourceMappings"][0]["UUID"] == made["UUID"]
     until(lambda: not left(moto, arn))
@@ -65,7 +65,7 @@ def test_batches_run_and_what_failed_comes_again(polling: Daemon, moto: Moto) ->
     rows = seen(polling, name)
     assert {n for n, *_ in rows} == set(range(12))
     assert max(size for *_, size in rows) <= 5
-    assert max(received for n, _, received, _ in rows if n == 7) == 2
+    assert max(received for n, _, received, _ in rows if n == 7) >= 2
     assert polling.cli("event-source", "delete", made["UUID"]).returncode == 0
     until(lambda: not polling.lambda_client.list_event_source_mappings()["EventSourceMappings"])
 
