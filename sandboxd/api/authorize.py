@@ -30,6 +30,7 @@ from sandboxd.model.arn import LATEST, function_arn, layer_arn, parse_function_r
 from sandboxd.model.function import FunctionVersion
 from sandboxd.model.iam.decision import Decision, Principal, Request, decide
 from sandboxd.model.iam.policy import Policy, parse_resource
+from sandboxd.store.generation import Generation
 from sandboxd.store.principals import Identity
 from sandboxd.store.store import Store, Stores
 from sandboxd.store.urls import FunctionUrl
@@ -109,8 +110,15 @@ class _Allowed(NamedTuple):
     """An invocation that was allowed, as long as no policy of either side is another."""
 
     account: str
-    across: bool
-    seen: tuple[tuple[Store, int], ...]
+    policies: Generation  # of that account
+    then: int
+    asks: Generation  # of the caller's account
+    asked: int
+
+    @property
+    def stands(self) -> bool:
+        """Whether that is so."""
+        return self.policies.number == self.then and self.asks.number == self.asked
 
 
 class Authorizer:
@@ -129,16 +137,16 @@ class Authorizer:
 
         Returns whose the function is.
         """
-        name = name_of(who)
+        name = who if isinstance(who, str) else name_of(who)
         allowed = self._allowed.get((name, target))
-        if allowed is None or any(store.generation != seen for store, seen in allowed.seen):
+        if allowed is None or not allowed.stands:
             # Of the query nothing else counts: it must not name another function than the path.
             members = {"FunctionName": unquote(target[0]), "Qualifier": read_query(target[1]).get("Qualifier")}
-            grant, account = self.check(who, "Invoke", members, request), self._callers.account(who)
-            allowed = self._seen(grant.account, account)
+            grant = self.check(who, "Invoke", members, request)
+            allowed = self._seen(grant.account, self._callers.account(who))
             if grant.lasts:
                 self._remember((name, target), allowed)
-        if allowed.across and request.headers.get("x-amz-log-type") == "Tail":
+        if allowed.asks is not allowed.policies and request.headers.get("x-amz-log-type") == "Tail":
             raise access_denied("Cross-account log access is not allowed")
         return allowed.account
 
@@ -150,7 +158,7 @@ class Authorizer:
         """
         key = (f"url {who}", (url.id, url.auth_type))  # no key's id, nor any other name, begins with this
         allowed = self._allowed.get(key)
-        if allowed is not None and all(store.generation == seen for store, seen in allowed.seen):
+        if allowed is not None and allowed.stands:
             return
         caller = self._callers.caller(who)
         arn = function_arn(self._region, owner, url.function)
@@ -170,8 +178,10 @@ class Authorizer:
 
     def _seen(self, owner: str, asks: str) -> _Allowed:
         """What is allowed to one account's with what is another's, or its own, as policies are now."""
-        stores = filter(None, map(self._stores.get, {owner, asks}))
-        return _Allowed(owner, owner != asks, tuple((store, store.generation) for store in stores))
+        stores = self._stores.get(owner), self._stores.get(asks)
+        assert stores[0] is not None and stores[1] is not None
+        policies, others = stores[0].generation, stores[1].generation
+        return _Allowed(owner, policies, policies.number, others, others.number)
 
     def _remember(self, key: tuple[str, tuple[str, str]], allowed: _Allowed) -> None:
         if len(self._allowed) >= _REMEMBERED:

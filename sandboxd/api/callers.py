@@ -60,6 +60,8 @@ class Callers:
             return Caller(ANYBODY, [], {"aws:principaltype": "Anonymous"})
         if isinstance(who, str):
             return self._user(who)
+        if self._stores.get(who.account) is None:  # deleted, while the last environment of its functions ends
+            raise _unrecognized()
         if isinstance(who, Root):
             return _root(who.account)
         caller = self.session(who)

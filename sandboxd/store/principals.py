@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from sandboxd.errors import SandboxdError
 from sandboxd.model.iam.policy import Policy, parse_identity
 from sandboxd.store.database import Database
+from sandboxd.store.generation import Generation
 
 ADMIN = "admin"  # whose keys are those that are made for nobody else; the schema makes it
 
@@ -48,11 +49,10 @@ class Identity:
 
 
 class Principals:
-    """Every "user", every "role" or every "group" of an account. `generation` is another one after whatever changed."""
+    """Every "user", every "role" or every "group" of an account. Whatever changes ends the `generation`."""
 
-    def __init__(self, database: Database, kind: str) -> None:
-        self._database, self._kind = database, kind
-        self.generation = 0
+    def __init__(self, database: Database, kind: str, generation: Generation) -> None:
+        self._database, self._kind, self._generation = database, kind, generation
         rows = database.read("SELECT kind, record FROM principals")
         found = [_identity(str(record)) for of_kind, record in rows if of_kind == kind]
         self._kept = {identity.name: identity for identity in found}
@@ -96,11 +96,11 @@ class Principals:
     def forget(self, name: str) -> None:
         """It is deleted."""
         self._kept.pop(name, None)
-        self.generation += 1
+        self._generation.end()
 
     def _show(self, identity: Identity) -> None:
         self._kept[identity.name] = identity
-        self.generation += 1
+        self._generation.end()
 
 
 def _identity(record: str) -> Identity:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sandboxd.store.database import Database
+from sandboxd.store.generation import Generation
 
 Document = dict[str, Any]
 
@@ -18,9 +19,8 @@ Document = dict[str, Any]
 class Settings:
     """Documents of every function. A document is not changed after it is put: whoever changes one puts another."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.generation = 0  # another one after whatever changed
+    def __init__(self, database: Database, generation: Generation) -> None:
+        self._database, self._generation = database, generation
         self._documents: dict[str, dict[str, dict[str, Document]]] = {}  # by kind, function and qualifier
         for kind, function, qualifier, document in database.read("SELECT * FROM settings"):
             self._show(str(kind), str(function), str(qualifier), json.loads(str(document)))
@@ -73,14 +73,14 @@ class Settings:
                 functions.pop(function, None)
             else:
                 self._hide(kind, function, qualifier)
-        self.generation += 1
+        self._generation.end()
 
     def _show(self, kind: str, function: str, qualifier: str, document: Document) -> None:
         self._documents.setdefault(kind, {}).setdefault(function, {})[qualifier] = document
-        self.generation += 1
+        self._generation.end()
 
     def _hide(self, kind: str, function: str, qualifier: str) -> None:
-        self.generation += 1
+        self._generation.end()
         documents = self._documents.get(kind, {}).get(function, {})
         if documents.pop(qualifier, None) is not None and not documents:
             del self._documents[kind][function]

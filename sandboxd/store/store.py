@@ -30,6 +30,7 @@ from sandboxd.store.code import Code, Unpacker
 from sandboxd.store.database import Database, DiskFull
 from sandboxd.store.events import EventQueue
 from sandboxd.store.functions import Functions
+from sandboxd.store.generation import Generation
 from sandboxd.store.images import Images
 from sandboxd.store.keys import AccessKey, Keys
 from sandboxd.store.layers import Layers
@@ -55,6 +56,7 @@ class Store:
 
     account: str
     incarnation: str
+    generation: Generation
     database: Database
     functions: Functions
     aliases: Aliases
@@ -67,11 +69,6 @@ class Store:
     groups: Principals
     images: Images
     events: EventQueue
-
-    @property
-    def generation(self) -> int:
-        """Another number after whatever changed of policies and of whom they are."""
-        return sum(part.generation for part in (self.settings, self.users, self.roles, self.groups))
 
     def policies_of(self, user: Identity) -> list[Policy]:
         """The policies of a user and of the groups that it is in."""
@@ -226,19 +223,21 @@ class Stores:
         return database
 
     def _store(self, account: str, database: Database) -> Store:
+        generation = Generation()
         return Store(
             account,
             secrets.token_hex(8),
+            generation,
             database,
             Functions(database),
             Aliases(database),
-            Settings(database),
+            Settings(database, generation),
             Layers(database),
             self.code,
             Keys(database, account, self._keys),
-            Principals(database, "user"),
-            Principals(database, "role"),
-            Principals(database, "group"),
+            Principals(database, "user", generation),
+            Principals(database, "role", generation),
+            Principals(database, "group", generation),
             self.images,
             self.events,
         )
