@@ -369,7 +369,8 @@ class Authorizer:
         if tags or members.get("TagKeys"):
             context["aws:tagkeys"] = tuple(tags or members["TagKeys"])
         found = self._function_at(resource) or self._mapping_at(resource)
-        kept = found[0].settings.get("Tags", found[1]) if found else None
+        # Of what is another account's a policy must not find out which tags it has, or that it is there.
+        kept = found[0].settings.get("Tags", found[1]) if found and found[0].account == account else None
         return context | {f"aws:resourcetag/{key.lower()}": str(value) for key, value in (kept or {}).items()}
 
 

@@ -288,6 +288,18 @@ def test_a_grant_counts_where_both_sides_give_it(world: World) -> None:
     assert error_of(world.ours.invoke, FunctionName=theirs) == denied("lambda:InvokeFunction", theirs, explicit, alice)
 
 
+def test_a_policy_finds_out_nothing_of_another_account(world: World) -> None:
+    """What a caller is told depends on policies of its own, which may ask for what is not theirs to know."""
+    world.theirs.tag_resource(Resource=arn(THEIRS), Tags={"stage": "prod"})
+    world.ours.tag_resource(Resource=arn(OURS), Tags={"stage": "prod"})
+    tagged = {"StringEquals": {"aws:ResourceTag/stage": "prod"}}
+    bob = world.users.add("bob", allow("lambda:*", Condition=tagged))
+    bob.get_function(FunctionName="hello")
+    who = f"arn:aws:iam::{OURS}:user/bob"
+    for name in (arn(THEIRS), arn(THEIRS, "nothing"), arn("333333333333")):
+        assert error_of(bob.get_function, FunctionName=name) == denied("lambda:GetFunction", name, user=who)
+
+
 def test_what_may_be_granted(world: World) -> None:
     theirs = arn(THEIRS)
     for number, action in enumerate(("Get*", "List*", "UpdateFunction*", "CreateEventSourceMapping", "*")):

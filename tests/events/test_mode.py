@@ -313,6 +313,46 @@ def test_a_full_queue_lets_the_oldest_of_the_largest_go(tmp_path: Path, caplog: 
     assert f"AsyncEventsDropped: the oldest 1 for {BASE}flood: QueueFull" in caplog.text
 
 
+def test_the_account_that_has_most_makes_room(tmp_path: Path) -> None:
+    """However its events are spread over functions, of which another account's single one is the largest."""
+    world, theirs = World(tmp_path, event_queue=1, event_backoff=(60, 60)), "222222222222"
+
+    async def main() -> None:
+        async with world.open("one"):
+            world.answer = failing(10_000, THROTTLED)
+            store = await world.stores.create(theirs)
+            for number in range(20):
+                arn = BASE.replace("0" * 12, theirs) + f"f{number}"
+                function = version(f"f{number}", arn=arn)
+                await store.functions.create(function, None)
+                await world.mode.accept(Invocation(f"{number}", function, arn, json.dumps("x" * 40_000).encode()))
+            for number in range(8):
+                await world.send("one", f"{number:050000}")
+            assert world.store.events.held[BASE + "one"].events == 8
+            assert 0 < sum(theirs in target for target in world.store.events.held) < 20
+
+    asyncio.run(main())
+
+
+def test_events_run_in_their_account(tmp_path: Path) -> None:
+    world, theirs = World(tmp_path), "222222222222"
+
+    async def main() -> None:
+        async with world.open("same"):
+            store = await world.stores.create(theirs)
+            arn = BASE.replace("0" * 12, theirs) + "same"
+            await store.functions.create(version("same", arn=arn), None)
+            for target in (arn, BASE + "same", BASE.replace("0" * 12, "3" * 12) + "same"):
+                await world.mode.accept(Invocation(target, version("same", arn=target), target, b"1"))
+            await world.drained()
+            assert {(run.request_id, run.function.arn) for run in world.runs} == {
+                (arn, arn), (BASE + "same", BASE + "same")
+            }  # fmt: skip
+            assert world.mode.counts["AsyncEventsDropped:FunctionNotFound"] == 1
+
+    asyncio.run(main())
+
+
 def test_a_function_that_is_gone_takes_its_events_along(world: World) -> None:
     async def main() -> None:
         async with world.open("f", "f2"):
