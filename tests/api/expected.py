@@ -17,6 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from sandboxd.store.aliases import Aliases
 from sandboxd.store.database import Database
 from sandboxd.store.functions import Functions
+from sandboxd.store.generation import Generation
 from sandboxd.store.layers import Layers
 from sandboxd.store.settings import Settings
 from tests.api.conftest import Endpoint
@@ -236,7 +237,7 @@ class Expected(RuleBasedStateMachine):
         store = self.endpoint.store
         beside = Database(self.endpoint.config.service_dir / "sandboxd.db")
         try:
-            functions, kept, settings = Functions(beside), Aliases(beside), Settings(beside)
+            functions, kept, settings = Functions(beside), Aliases(beside), Settings(beside, Generation())
             assert functions._described == store.functions._described == functions._serving
             assert store.functions._serving == functions._serving
             assert functions._published == store.functions._published

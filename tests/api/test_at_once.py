@@ -15,6 +15,7 @@ from sandboxd.model.arn import LATEST
 from sandboxd.store.aliases import Aliases
 from sandboxd.store.database import Database
 from sandboxd.store.functions import Functions
+from sandboxd.store.generation import Generation
 from sandboxd.store.settings import Settings
 from tests.api.conftest import ROLE, Endpoint, package
 
@@ -119,7 +120,7 @@ class Bench:
         store, name = self.store, self.name
         beside = Database(self.endpoint.config.service_dir / "sandboxd.db")
         try:
-            functions, aliases, settings = Functions(beside), Aliases(beside), Settings(beside)
+            functions, aliases, settings = Functions(beside), Aliases(beside), Settings(beside, Generation())
         finally:
             beside.close()
         present = functions.described(name) is not None
