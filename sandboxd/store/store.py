@@ -188,23 +188,23 @@ class Stores:
 
     async def _open(self) -> None:
         own = self._config.account_id
-        self._directory.mkdir(mode=0o700, exist_ok=True)
         for gone in self._directory.glob(f"{_GONE}*"):
             shutil.rmtree(gone)
-        others = {path.name for path in self._directory.iterdir() if _ID.fullmatch(path.name)}
+        others = {path.name for path in self._directory.glob("[0-9]*") if _ID.fullmatch(path.name)}
         if own in others:
             raise SandboxdError(
                 f"{self._directory / own} holds an account of the id that the configuration gives its own (account_id)"
             )
         databases = {own: Database(self._config.service_dir / "sandboxd.db")}
+
+        def other(account: str) -> Database:
+            if account not in databases:
+                databases[account] = self._make(account)
+            return databases[account]
+
         try:
-            databases |= {account: self._make(account) for account in sorted(others)}
-
-            def other(account: str) -> Database:
-                if account not in databases:
-                    databases[account] = self._make(account)
-                return databases[account]
-
+            for account in others:
+                other(account)
             await move_users(databases[own], own, other)
         except BaseException:
             for database in databases.values():
@@ -216,9 +216,12 @@ class Stores:
     def _make(self, account: str) -> Database:
         """An account's database, made where missing."""
         path = self._directory / account
-        path.mkdir(mode=0o700, exist_ok=True)
+        if path.is_dir():
+            return Database(path / "sandboxd.db")
+        for directory in (self._directory, path):
+            directory.mkdir(mode=0o700, exist_ok=True)
         database = Database(path / "sandboxd.db")
-        for directory in (path, self._directory):
+        for directory in (path, self._directory, self._directory.parent):
             _sync(directory)
         return database
 
