@@ -40,6 +40,7 @@ SOUND: dict[str, Any] = {
     "InvocationType": "RequestResponse", "LogType": "Tail", "RevisionId": None, "Payload": "{}",
 }  # fmt: skip
 STANDING = frozenset(SOUND)  # which a request has, whether or not it must
+NEEDED = ("Runtime", "Handler", "ZipFile")  # whatever the model says
 SOUND |= {
     "LayerName": LAYER, "VersionNumber": 1, "Content": {"ZipFile": PACKAGE}, "Code": {"ZipFile": PACKAGE},
     "Name": "live", "FunctionVersion": "1", "RoutingConfig": {}, "StatementId": "s", "Principal": "*",
@@ -154,11 +155,21 @@ def nearly_sound(draw: st.DrawFn, offered: tuple[str, ...]) -> Wire:
     """A request with what it must have and some of what it may, of which one member at most is wrong."""
     name = draw(st.sampled_from(offered))
     shape = input_of(name)
-    members = [m for m in shape["members"] if m in shape.get("required", ()) or draw(st.integers(0, 4)) == 0]
+    members = [m for m in shape["members"] if m in shape.get("required", ()) or m in NEEDED]
+    others = sorted(shape["members"].keys() - set(members))
+    if others:
+        members += draw(st.lists(st.sampled_from(others), max_size=2, unique=True))
     wrong = draw(st.sampled_from((None, None, *members)))
     values = {member: sound_of(shape["members"][member]["shape"], member) for member in members}
     if "Action" in values and "LayerName" in values:
         values["Action"] = "lambda:GetLayerVersion"
+    if name == "CreateAlias":
+        values["Name"] = draw(st.sampled_from(("live", "other")))
+    if name == "CreateFunction":
+        values["FunctionName"] = draw(st.sampled_from((NAME, "fuzzed-1", "fuzzed-2")))
+    if name == "CreateEventSourceMapping":
+        values |= {"EventSourceArn": STREAM + draw(st.sampled_from(("", "-1", "-2"))), "StartingPosition": "LATEST"}
+        values["Enabled"] = False
     if "Qualifier" in values:
         values["Qualifier"] = draw(st.sampled_from(("$LATEST", "1", "live")))
     if wrong is not None:

@@ -119,12 +119,13 @@ class Target:
         if not ask("GET", f"{LAYERS}/{LAYER}/versions").json["LayerVersions"]:
             made = ask("POST", f"{LAYERS}/{LAYER}/versions", {"Content": SOUND["Content"]}).json
             SOUND.update(VersionNumber=made["Version"], Arn=made["LayerVersionArn"], Layers=[made["LayerVersionArn"]])
-        if not ask("GET", SIGNING).json["CodeSigningConfigs"]:
-            made = ask("POST", SIGNING, {"AllowedPublishers": SOUND["AllowedPublishers"]}).json["CodeSigningConfig"]
-            SOUND["CodeSigningConfigArn"] = made["CodeSigningConfigArn"]
-        if not ask("GET", SOURCES).json["EventSourceMappings"]:
+        while not (configs := ask("GET", SIGNING).json["CodeSigningConfigs"]):
+            ask("POST", SIGNING, {"AllowedPublishers": SOUND["AllowedPublishers"]})
+        SOUND["CodeSigningConfigArn"] = configs[0]["CodeSigningConfigArn"]
+        while not (sources := ask("GET", SOURCES).json["EventSourceMappings"]):
             members = ("FunctionName", "EventSourceArn", "StartingPosition", "Enabled")
-            SOUND["UUID"] = ask("POST", SOURCES, {member: SOUND[member] for member in members}).json["UUID"]
+            ask("POST", SOURCES, {member: SOUND[member] for member in members})
+        SOUND["UUID"] = sources[0]["UUID"]
 
     def sweep(self) -> None:
         """Take away all that requests made."""
@@ -219,7 +220,7 @@ def test_requests_from_the_model(fuzz: Fuzz, target: Target) -> None:
 
     fuzz(body, requests(there), share=0.5, shrink=False)
     fuzz(body, nearly_sound(there), share=0.5, shrink=False)
-    assert len(done & {*there}) > len(there) * 0.8, sorted({*there} - done)
+    assert len(done & {*there}) > len(there) * 0.9, sorted({*there} - done)
     assert counted.get(200, 0) > 20 and counted.get(400, 0) > 20 and counted.get(404, 0) > 10, counted
 
 
