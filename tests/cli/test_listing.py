@@ -17,7 +17,8 @@ STATUS = {
     "Functions": 1, "Images": ["python3.13"], "StartedAt": "2026-01-01T00:00:00Z",
 }  # fmt: skip
 ENVIRONMENT = {
-    "Id": 7, "Account": "123456789012", "Function": "hello", "Version": "$LATEST", "State": "IDLE", "MemorySize": 128, "Invocations": 12,
+    "Id": 7, "Account": "123456789012", "Function": "hello",
+    "Version": "$LATEST", "State": "IDLE", "MemorySize": 128, "Invocations": 12,
     "AgeSeconds": 3.25, "IdleSeconds": None, "MemoryUsedMB": 31,
 }  # fmt: skip
 KEY = {"AccessKeyId": "AKIASANDBOXD", "SecretAccessKey": "s3cr3t/+", "Description": "d", "CreateDate": "2026-01-01"}
