@@ -211,6 +211,14 @@ CONDITIONS: list[tuple[str, Any, dict[str, Any], bool]] = [
     ("ForAnyValue:StringEquals", ["a", "b"], {}, False),
     ("ForAnyValue:StringNotEquals", ["a", "b"], {"k": ("c", "a")}, True),
     ("ForAnyValue:StringLike", "a*", {"k": "ab"}, True),
+    # "If the key that you specify in a policy condition is not present in the request context", negated operators match.
+    ("StringNotLike", "a*", {}, True),
+    ("ArnNotLike", "arn:aws:s3:::b", {}, True),
+    ("NumericNotEquals", "1", {}, True),
+    ("DateNotEquals", "2026-01-01T00:00:00Z", {}, True),
+    ("NotIpAddress", "203.0.113.0/24", {}, True),
+    ("ForAnyValue:StringNotEquals", ["a"], {}, False),
+    ("ForAllValues:StringNotEquals", ["a"], {}, True),
 ]
 
 
