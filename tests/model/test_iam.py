@@ -211,7 +211,7 @@ CONDITIONS: list[tuple[str, Any, dict[str, Any], bool]] = [
     ("ForAnyValue:StringEquals", ["a", "b"], {}, False),
     ("ForAnyValue:StringNotEquals", ["a", "b"], {"k": ("c", "a")}, True),
     ("ForAnyValue:StringLike", "a*", {"k": "ab"}, True),
-    # "If the key that you specify in a policy condition is not present in the request context", negated operators match.
+    # Of a key that the request lacks, negated operators hold.
     ("StringNotLike", "a*", {}, True),
     ("ArnNotLike", "arn:aws:s3:::b", {}, True),
     ("NumericNotEquals", "1", {}, True),
