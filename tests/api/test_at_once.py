@@ -212,3 +212,46 @@ def test_a_change_is_one_transaction(bench: Bench, change: str, settled: int) ->
         return [statement for statement in written if statement == "COMMIT"]
 
     assert len(bench.endpoint.run(count_writes())) == 1 + settled
+
+
+LAYER = {"LayerName": "tools"}
+ON_PACKAGES: dict[str, Operation] = {
+    "attach": ("UpdateFunctionConfiguration", F | {"Layers": ["the layer"]}),
+    "detach": ("UpdateFunctionConfiguration", F | {"Layers": []}),
+    "delete layer": ("DeleteLayerVersion", LAYER),
+    "publish layer again": ("PublishLayerVersion", LAYER | {"Content": {"ZipFile": package("layer")}}),
+    "code of the layer": ("UpdateFunctionCode", F | {"ZipFile": package("layer")}),
+    "other code": ("UpdateFunctionCode", F | {"ZipFile": package("second")}),
+    "delete function": ("DeleteFunction", F),
+}
+
+
+@pytest.mark.parametrize("first", ON_PACKAGES)
+def test_packages_stay_while_anything_is_made_of_them(bench: Bench, first: str) -> None:
+    """Functions and layers of one content share its package; it goes with the last of them."""
+
+    async def pair(second: str) -> None:
+        bench.name = f"p{next(bench.numbers)}"
+        publish = ON_PACKAGES["publish layer again"]
+        layer = await bench.do(publish)
+        assert isinstance(layer, dict)
+        await bench.do(CHANGES["create function"])
+        await bench.settled()
+
+        def about(change: Operation) -> Operation:
+            members = change[1] | ({"Layers": [layer["LayerVersionArn"]]} if change[1].get("Layers") else {})
+            return change[0], members | ({"VersionNumber": layer["Version"]} if change[0].startswith("DeleteL") else {})
+
+        await asyncio.gather(bench.do(about(ON_PACKAGES[first])), bench.do(about(ON_PACKAGES[second])))
+        await bench.settled()
+        used = {digest for version in bench.store.functions.every_version() for digest in version.packages}
+        used |= {version.digest for version in bench.store.layers.every_version()}
+        while (kept := {path.name for path in bench.endpoint.config.code_dir.iterdir()}) - used:
+            await asyncio.sleep(0.01)  # it goes behind the answer
+        assert kept == used
+        await bench.do(CHANGES["delete function"])
+        for version in list(bench.store.layers.every_version()):
+            await bench.do(("DeleteLayerVersion", LAYER | {"VersionNumber": version.version}))
+
+    for second in ON_PACKAGES:
+        bench.endpoint.run(asyncio.wait_for(pair(second), 30))
