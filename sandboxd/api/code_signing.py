@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import secrets
 import string
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from sandboxd.api.calls import Call, Operations, Result
@@ -17,11 +17,12 @@ from sandboxd.api.configuration import now_text
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.pages import page, read_marker
+from sandboxd.api.tags import CODE_SIGNING, check_tags
 from sandboxd.errors import ApiError
 from sandboxd.store.settings import Document
 from sandboxd.store.store import Store
 
-_KIND, _OF_FUNCTION = "CodeSigningConfig", "CodeSigning"
+_KIND, _OF_FUNCTION = CODE_SIGNING, "CodeSigning"
 _ALPHABET = string.ascii_lowercase + string.digits
 _PREFIX = "code-signing-config:"  # with a colon a key is no function's name
 
@@ -30,7 +31,7 @@ class CodeSigningApi:
     """The operations on code signing configurations."""
 
     def __init__(self, store: Store, names: Names, lookup: Lookup) -> None:
-        self._settings, self._names, self._lookup = store.settings, names, lookup
+        self._database, self._settings, self._names, self._lookup = store.database, store.settings, names, lookup
         self._turn = asyncio.Lock()  # of those that use a configuration and those that delete one
 
     def operations(self) -> Operations:
@@ -76,6 +77,8 @@ class CodeSigningApi:
 
     async def create_code_signing_config(self, call: Call) -> Result:
         """CreateCodeSigningConfig."""
+        tags = call.members.get("Tags", {})
+        check_tags(tags)
         identifier = "csc-" + "".join(secrets.choice(_ALPHABET) for _ in range(17))
         document = {
             "CodeSigningConfigId": identifier,
@@ -83,7 +86,8 @@ class CodeSigningApi:
             "Description": "",
             "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Warn"},
         }
-        return Result(201, {"CodeSigningConfig": await self._put(document, call.members)})
+        changed = await self._put(document, call.members, {"Tags": tags} if tags else {})
+        return Result(201, {"CodeSigningConfig": changed})
 
     async def update_code_signing_config(self, call: Call) -> Result:
         """UpdateCodeSigningConfig."""
@@ -108,7 +112,9 @@ class CodeSigningApi:
             if self._users(document["CodeSigningConfigArn"]):
                 text = "Cannot delete the CodeSigningConfig as it is in use."
                 raise ApiError("ResourceConflictException", text, 409)
-            await self._settings.remove(_KIND, _PREFIX + document["CodeSigningConfigId"])
+            key = _PREFIX + document["CodeSigningConfigId"]
+            await self._database.write(lambda c: self._settings.delete_rows(c, key))
+            self._settings.forget(key)
         return Result(204)
 
     async def list_functions_by_code_signing_config(self, call: Call) -> Result:
@@ -138,10 +144,14 @@ class CodeSigningApi:
             await self._settings.remove(_OF_FUNCTION, name)
         return Result(204)
 
-    async def _put(self, document: Document, members: dict[str, Any]) -> Document:
+    async def _put(
+        self, document: Document, members: dict[str, Any], beside: Mapping[str, Document] | None = None
+    ) -> Document:
         taken = ("Description", "AllowedPublishers", "CodeSigningPolicies")
         changed = document | {name: members[name] for name in taken if name in members} | {"LastModified": now_text()}
-        await self._settings.put(_KIND, _PREFIX + document["CodeSigningConfigId"], changed)
+        documents, key = {_KIND: changed, **(beside or {})}, _PREFIX + document["CodeSigningConfigId"]
+        await self._database.write(lambda c: self._settings.put_rows(c, key, documents))
+        self._settings.show(key, documents)
         return changed
 
     def _config(self, members: dict[str, Any]) -> Document:

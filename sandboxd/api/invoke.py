@@ -16,6 +16,7 @@ from sandboxd.api.errors import (
     function_not_found,
     in_state,
     invalid_parameter,
+    not_offered_member,
     request_too_large,
 )
 from sandboxd.api.names import Names
@@ -95,6 +96,8 @@ class InvokeApi:
         limit = self._limits.sync_payload_bytes
         if len(request.body) > limit:
             raise request_too_large(limit, "InvokeFunction")
+        if "x-amz-tenant-id" in headers or "x-amz-durable-execution-name" in headers:
+            raise not_offered_member("TenantId" if "x-amz-tenant-id" in headers else "DurableExecutionName")
         dry = event = False
         mode = headers.get("x-amz-invocation-type")
         if mode is not None and mode != "RequestResponse":

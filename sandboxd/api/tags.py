@@ -1,4 +1,4 @@
-"""Tags of functions and of event source mappings.
+"""Tags of functions, event source mappings and code signing configurations.
 
 Room: service. May: change the store.
 """
@@ -17,6 +17,8 @@ from sandboxd.api.names import Names
 from sandboxd.errors import ApiError
 from sandboxd.store.store import Store
 
+CODE_SIGNING = "CodeSigningConfig"  # the kind of their documents
+_KEPT = {PREFIX[:-1]: KIND, "code-signing-config": CODE_SIGNING}  # each by the end of its ARN
 _MOST = 50  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-tags.html
 
 
@@ -66,8 +68,8 @@ class TagsApi:
         """By what the tags of an ARN's resource are kept, which is a function's name. Raises ApiError."""
         arn = call.members["Resource"]
         kind = arn.split(":")[5]
-        if kind == PREFIX[:-1]:
-            return self._mapping(arn)
+        if kind in _KEPT:
+            return self._kept(arn, _KEPT[kind])
         if kind != "function":
             raise not_offered_member(f"tags of a {kind}")
         name, qualifier = self._names.resolve(arn, action=action)
@@ -77,9 +79,9 @@ class TagsApi:
             )
         return self._lookup.named(name).name
 
-    def _mapping(self, arn: str) -> str:
+    def _kept(self, arn: str, kind: str) -> str:
         _, _, _, region, account, key = arn.split(":", 5)
-        found = self._store.settings.get(KIND, key)
+        found = self._store.settings.get(kind, key)
         if found is None or (region, account) != (self._names.region, self._names.account):
             raise ApiError("ResourceNotFoundException", "The resource you requested does not exist.", 404)
         return key

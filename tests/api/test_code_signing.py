@@ -66,6 +66,21 @@ def test_enforce_lets_no_unsigned_package_in(endpoint: Endpoint, client: Any) ->
     client.delete_code_signing_config(CodeSigningConfigArn=strict)
 
 
+def test_tags(endpoint: Endpoint, client: Any) -> None:
+    """They are the configuration's, and go with it."""
+    made = client.create_code_signing_config(AllowedPublishers=PUBLISHERS, Tags={"a": "b", "c": "d"})
+    arn = made["CodeSigningConfig"]["CodeSigningConfigArn"]
+    client.tag_resource(Resource=arn, Tags={"e": "f"})
+    client.untag_resource(Resource=arn, TagKeys=["a"])
+    assert client.list_tags(Resource=arn)["Tags"] == {"c": "d", "e": "f"}
+    client.delete_code_signing_config(CodeSigningConfigArn=arn)
+    assert error_of(client.list_tags, Resource=arn)[:2] == ("ResourceNotFoundException", 404)
+    assert not list(endpoint.store.settings.every("Tags"))
+    refused = error_of(client.create_code_signing_config, AllowedPublishers=PUBLISHERS, Tags={"aws:a": "b"})
+    assert refused[:2] == ("InvalidParameterValueException", 400)
+    assert not client.list_code_signing_configs()["CodeSigningConfigs"]
+
+
 def test_one_that_is_not_there(endpoint: Endpoint, client: Any) -> None:
     endpoint.create()
     for arn in (

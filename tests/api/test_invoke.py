@@ -91,6 +91,16 @@ def test_dry_run(endpoint: Endpoint, client: Any, hello: str) -> None:
     assert error_of(client.invoke, FunctionName="nope", InvocationType="DryRun")[0] == "ResourceNotFoundException"
 
 
+@pytest.mark.parametrize("member", ["TenantId", "DurableExecutionName"])
+@pytest.mark.parametrize("mode", ["RequestResponse", "Event", "DryRun"])
+def test_what_an_invocation_cannot_have_here(client: Any, hello: str, member: str, mode: str) -> None:
+    """AWS, too, refuses a tenant's name where a function does not keep tenants apart."""
+    expected = ("InvalidParameterValueException", 400, f"sandboxd does not offer {member} yet")
+    assert error_of(client.invoke, FunctionName=hello, InvocationType=mode, **{member: "x"}) == expected
+    if member == "TenantId":
+        assert error_of(client.invoke_with_response_stream, FunctionName=hello, TenantId="x") == expected
+
+
 def test_no_other_kind_of_invocation(client: Any, hello: str) -> None:
     assert error_of(client.invoke, FunctionName=hello, InvocationType="Later") == (
         "ValidationException",

@@ -7,12 +7,14 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import sandboxd
 from sandboxd.api.service_model import ServiceModel
 from tests.api.conftest import ROLE, Endpoint, package
 from tests.api.test_lifecycle import error_of
@@ -185,6 +187,19 @@ def test_every_member_of_create_function_is_honoured_or_refused() -> None:
     honoured |= {"Environment", "EphemeralStorage", "Architectures", "RevisionId", "Publish", "CodeSigningConfigArn"}
     honoured |= {"Layers"} | _MERGES.keys()
     assert members == honoured | set(_STANDING)
+
+
+def test_every_member_of_every_operation_is_known_here(endpoint: Endpoint) -> None:
+    """By its name or its header's; what the code does not even know it cannot but ignore."""
+    model = ServiceModel.load(endpoint.api.offered)
+    source = "".join(path.read_text() for path in (Path(sandboxd.__file__).parent / "api").glob("*.py"))
+    unknown = {
+        member.name
+        for operation in model.operations.values()
+        for member in (operation.input.members.values() if operation.input else ())
+        if f'"{member.name}"' not in source and f'"{member.wire_name.lower()}"' not in source
+    }
+    assert unknown == {"Payload"}
 
 
 def test_packages_that_are_refused(client: Any) -> None:
