@@ -123,7 +123,7 @@ class _Keeper:
         try:
             # Children from here on are born in a new pid namespace, the first of them as its init.
             _checked(_libc.unshare(_CLONE_NEWPID))
-            builder = _spawn("sandboxd.builder.server", [_readable(settings), builder_end.detach()], generation)
+            builder = _spawn("sandboxd.builder.room", [_readable(settings), builder_end.detach()], generation)
             listening = [socket.dup(sock.fileno()) for sock in self._sockets]
             service = _spawn("sandboxd.service", [_readable(settings), service_end.detach(), beats_writer, *listening])
         finally:

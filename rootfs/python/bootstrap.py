@@ -59,10 +59,6 @@ def await_orders() -> None:
     variables = b""
     try:
         os.fstat(3)
-        # What the client would otherwise import only once it has a function.
-
-        import awslambdaric.lambda_literals  # noqa: F401
-
         while not variables.endswith(b"\0\0"):
             variables += os.read(3, 65536) or sys.exit(0)  # nothing more: there will be no function
     except OSError:
@@ -79,9 +75,13 @@ def serve() -> None:
     """Become the runtime client, which takes the handler's name as its argument."""
     # Before the function's own directories are on the path: its json.py must not become the client's.
     gc.disable()  # nothing of 60 modules is garbage: half a millisecond of every cold start
+    import awslambdaric.lambda_literals  # noqa: F401  # or imported only once there is a function
+    import zygote
     from awslambdaric.__main__ import main as client
 
     gc.enable()
+    del sys.modules["zygote"]  # a function may have a module of that name
+    zygote.serve()
     await_orders()
     prepare_paths()
     client([os.environ["LAMBDA_TASK_ROOT"], os.environ["_HANDLER"]])

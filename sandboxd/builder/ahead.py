@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import Callable
 
 from sandboxd.builder.environment import Environment, Host, Kind
+from sandboxd.builder.zygote import Zygote
+from sandboxd.builder.zygotes import Zygotes
 from sandboxd.errors import StepFailed
 from sandboxd.model.environment import EnvironmentSpec
 
@@ -32,8 +34,14 @@ _RETRY_SECONDS = 2.0  # after one that could not be made
 class Ahead:
     """Holds spares and stems until they are asked for. `prepare` makes a spare, `end` ends an environment."""
 
-    def __init__(self, host: Host, prepare: Callable[[], Environment], end: Callable[[Environment], None]) -> None:
-        self._host, self._prepare, self._end = host, prepare, end
+    def __init__(
+        self,
+        host: Host,
+        prepare: Callable[[Zygote | None], Environment],
+        zygotes: Zygotes,
+        end: Callable[[Environment], None],
+    ) -> None:
+        self._host, self._prepare, self._zygotes, self._end = host, prepare, zygotes, end
         self._spares: deque[Environment] = deque()
         self._stems: dict[Kind, deque[Environment]] = {}  # booted
         self._booting: dict[Kind, Environment] = {}
@@ -43,12 +51,32 @@ class Ahead:
 
     def take_stem(self, spec: EnvironmentSpec) -> Environment | None:
         """A stem that can become the environment of this spec, if one is ready."""
+        if not self._host.fits_stem(spec):
+            return None
         stems = self._stems.get((spec.image_digest, spec.memory_mb)) or self._stems.get((spec.image_digest, 0))
-        return stems.popleft() if stems and self._host.fits_stem(spec) else None
+        return stems.popleft() if stems else None
+
+    def take_child(self, spec: EnvironmentSpec) -> Environment | None:
+        """A zygote's child on its way to be a stem, where there is a zygote whose child can become this environment."""
+        kinds = ((spec.image_digest, spec.memory_mb), (spec.image_digest, 0))
+        kind, mother = next(((kind, z) for kind in kinds if (z := self._zygotes.of(kind))), (None, None))
+        if kind is None or not self._host.fits_stem(spec):
+            return None
+        try:
+            child = self._prepare(mother)
+        except StepFailed as error:
+            log.warning("%s", error)
+            self._zygotes.give_up(kind)
+            return None
+        try:
+            self._host.boot(child, kind, self._warm[kind])
+        except StepFailed as error:
+            child.abandon(error.step, error.errno)
+        return child
 
     def take_spare(self) -> Environment:
         """A spare, made now where none is ready. Raises StepFailed."""
-        return self._spares.popleft() if self._spares else self._prepare()
+        return self._spares.popleft() if self._spares else self._prepare(None)
 
     def warm(self, kind: Kind, environ: int) -> None:
         """Boot runtimes of this kind ahead from now on; of too many kinds, the longest unasked goes.
@@ -68,29 +96,37 @@ class Ahead:
 
     def _cool(self, kind: Kind) -> None:
         os.close(self._warm.pop(kind))
+        self._zygotes.give_up(kind)
         del self._asked[kind]
         for stem in self._stems.pop(kind):
             self._end(stem)
 
     def wanting(self) -> bool:
         """Whether there is something to be made now."""
-        missing = len(self._spares) < SPARES or self._wanted_stem() is not None
+        self._zygotes.end_late()
+        missing = len(self._spares) < SPARES or self._wanted_stem() is not None or self._wanted_zygote() is not None
         return missing and time.monotonic() >= self._not_before
 
     def refill(self) -> None:
         """Make one spare or stem."""
         kind = self._wanted_stem()
         try:
-            if kind is None or not self._spares:
-                self._spares.append(self._prepare())
+            if kind is None and (wanted := self._wanted_zygote()) is not None:
+                self._zygotes.fresh(wanted, self._warm[wanted])
                 return
-            stem = self._booting[kind] = self._spares.popleft()
+            if kind is None or not self._spares:
+                self._spares.append(self._prepare(None))
+                return
+            mother = self._zygotes.fresh(kind, self._warm[kind])
+            stem = self._booting[kind] = self._spares.popleft() if mother is None else self._prepare(mother)
             self._host.boot(stem, kind, self._warm[kind])
         except (StepFailed, OSError) as error:
             log.warning("nothing could be made ahead: %s", error)
             self._not_before = time.monotonic() + _RETRY_SECONDS
             if kind in self._booting:
                 self._end(self._booting.pop(kind))
+            if kind is not None:
+                self._zygotes.give_up(kind)
 
     def _wanted_stem(self) -> Kind | None:
         """A kind that has too few stems, none of it booting."""
@@ -99,12 +135,16 @@ class Ahead:
                 return kind
         return None
 
+    def _wanted_zygote(self) -> Kind | None:
+        """A kind that should have a zygote and has none."""
+        return next((kind for kind in self._warm if self._zygotes.wants(kind)), None)
+
     def settle(self, environment: Environment) -> None:
         """Its channel closed: a stem runs its image's code now, or whatever it was has failed."""
         if self._booting.get(environment.kind) is environment:
             del self._booting[environment.kind]
             sound = environment.failure is None and environment.exit_status is None and not environment.ending
-            if sound and environment.kind in self._warm:
+            if sound and environment.kind in self._warm and self._zygotes.confirm(environment):
                 self._stems[environment.kind].append(environment)
                 return
         self.lose(environment)
@@ -118,9 +158,17 @@ class Ahead:
             log.warning("an environment made ahead ended: %s, exit status %s", *_story(environment))
             self._not_before = time.monotonic() + _RETRY_SECONDS
             self._end(environment)
+            if environment.mother is not None:  # it may be what is wrong
+                self._zygotes.distrust(environment.kind)
+
+    def lose_zygote(self, environment: Environment) -> None:
+        """A zygote ended, by itself or because it was to: its like is made with the next stem, but not at once."""
+        if self._zygotes.lose(environment):
+            self._not_before = time.monotonic() + _RETRY_SECONDS
 
     def end(self) -> None:
         """End everything that is held."""
+        self._zygotes.end()
         stems = (stem for stems in self._stems.values() for stem in stems)
         for environment in [*self._spares, *self._booting.values(), *stems]:
             self._end(environment)

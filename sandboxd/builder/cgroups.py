@@ -261,6 +261,14 @@ class Cgroup:
         for directory in self.directories.values():
             _write(directory, "cgroup.procs", "0")
 
+    def open_procs(self) -> list[int]:
+        """cgroup.procs of every hierarchy, by which a process that holds them may enter."""
+        return [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=d) for d in self.directories.values()]
+
+    def holds(self, *pids: int) -> bool:
+        """Whether these processes are in the group."""
+        return {str(pid) for pid in pids} <= set(_read(self.unified, "cgroup.procs").split())
+
     def open_freeze(self) -> int:
         """The switch that the service freezes and thaws by: one write, no trip through the builder."""
         return os.open("cgroup.freeze", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.unified)

@@ -23,7 +23,7 @@ from typing import NoReturn
 
 import prctl
 
-from sandboxd.builder import capabilities, extractor, linux, seccomp
+from sandboxd.builder import capabilities, extractor, linux
 from sandboxd.privsep.messages import UnpackStatus
 
 RESULT = struct.Struct("!BQ")
@@ -158,7 +158,7 @@ def _confine(tree: int, package: int, result: int, uid: int, max_bytes: int, pro
     prctl.set_pdeathsig(signal.SIGKILL)
     capabilities.no_new_privs_in_child()
     gc.disable()  # it lives for one package, and nothing that it makes is a cycle
-    seccomp.load_in_child(program)
+    linux.load_seccomp(program)
 
 
 def _seal(tree: int) -> int:

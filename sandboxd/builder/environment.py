@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import pickle
 import socket
@@ -15,8 +16,12 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from ipaddress import IPv4Address
 
-from sandboxd.builder import code, init, namespaces, network, rootfs
+import prctl
+
+from sandboxd.builder import code, init, namespaces, network, rootfs, zygote
 from sandboxd.builder.cgroups import Cgroup, Cgroups
+from sandboxd.builder.slots import Slots
+from sandboxd.builder.steps import step
 from sandboxd.builder.volumes import TEMPLATE_MB, Volumes
 from sandboxd.config import UIDS_PER_INSTANCE, Config
 from sandboxd.errors import StepFailed
@@ -24,6 +29,7 @@ from sandboxd.model.environment import EnvironmentSpec
 from sandboxd.privsep import channel as door
 
 Kind = tuple[bytes, int]  # of stems: their image, and the memory in MB that its runtime is told as it boots, or 0
+log = logging.getLogger("sandboxd.builder")
 
 _OOM_SCORE = 800  # a host out of memory takes a function before anything of the host's
 
@@ -60,11 +66,13 @@ class Environment:
     maker: int
     tmp: int  # a volume of the default size, made ahead; -1 once used
     memory: int  # what will be its /proc/meminfo, open for writing; -1 once it has ended
+    mother: zygote.Zygote | None = None  # of whom it is a child; else the builder's own
     spec: EnvironmentSpec | None = None
     address: IPv4Address | None = None
     plan: tuple[bytes, list[int]] | None = None  # what pid 1 still waits for
     kind: Kind = (b"", 0)  # of a stem
     log: int = -1
+    environ: int = -1  # what a child of a zygote gets as soon as it is a stem: its variables
     orders: int = -1  # of a stem: write end of the pipe by which it gets its function's variables
     pid1: int = 0
     runtime: int = 0
@@ -75,9 +83,9 @@ class Environment:
     ending: bool = False
     destroy_asked: bool = False
 
-    def abandon(self, step: str, errno: int) -> None:
+    def abandon(self, step_name: str, errno: int) -> None:
         """Have the child end, for a reason that is kept unless there is one already; its channel closes thereupon."""
-        self.failure = self.failure or (step, errno)
+        self.failure = self.failure or (step_name, errno)
         with contextlib.suppress(OSError):  # it has ended by itself
             self.channel.shutdown(socket.SHUT_WR)
 
@@ -90,35 +98,14 @@ class Environment:
         return [first, log, group.open_freeze(), group.open_events(), group.open_memory_stat(), *rest]
 
 
-class Slots:
-    """Small numbers, each in one hand at a time: an environment's host uids follow from its slot."""
-
-    def __init__(self, count: int) -> None:
-        self._count, self._next = count, 0
-        self._free: list[int] = []
-
-    def take(self) -> int:
-        """A slot that nobody has, fresh ones first, then the longest unused; StepFailed where none is left."""
-        if self._next < self._count:
-            self._next += 1
-            return self._next - 1
-        if not self._free:
-            raise StepFailed("uid", errno.EAGAIN, f"all {self._count} are in use")
-        return self._free.pop(0)
-
-    def give_back(self, slot: int) -> None:
-        """The slot's last process and file are gone."""
-        self._free.append(slot)
-
-
 class Host:
     """Makes and removes environments on this host."""
 
     def __init__(
         self, config: Config, cgroups: Cgroups, volumes: Volumes, router: network.Router, program: bytes
     ) -> None:
-        self.router, self.volumes = router, volumes
-        self._config, self._cgroups, self._program = config, cgroups, program
+        self.router, self.volumes, self.cgroups = router, volumes, cgroups
+        self._config, self._program = config, program
         self.slots = Slots(UIDS_PER_INSTANCE // namespaces.UIDS_PER_ENVIRONMENT)
 
     def function_uid(self, slot: int) -> int:
@@ -129,34 +116,56 @@ class Host:
         """First of the two host uids of a slot: the sandbox's own root; the function has the next one."""
         return self._config.uid_base + slot * namespaces.UIDS_PER_ENVIRONMENT
 
-    def prepare(self, name: str) -> Environment:
-        """Fork a maker into a new cgroup; it goes on to its namespaces. Raises StepFailed, with nothing left."""
+    def prepare(self, name: str, mother: zygote.Zygote | None = None) -> Environment:
+        """Fork a maker into a new cgroup, or have a zygote do it; it goes on to its namespaces.
+
+        Raises StepFailed, with nothing left.
+        """
         slot = self.slots.take()
         try:
-            with _step("cgroup"):
-                cgroup = self._cgroups.make(name)
+            with step("cgroup"):
+                cgroup = self.cgroups.make(name)
         except BaseException:
             self.slots.give_back(slot)
             raise
         held: list[int] = []
         try:
-            with _step("tmp volume"):
+            with step("tmp volume"):
                 held.append(tmp := self.volumes.make(TEMPLATE_MB, self.function_uid(slot)))
-            with _step("facts"):
-                facts, memory = rootfs.facts_mount_in_parent()
-                held += [facts, memory]
+            with step("facts"):
+                *facts, memory = rootfs.facts_mounts_in_parent()
+                held += [*facts, memory]
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-            with _step("fork"), theirs:
-                maker = os.fork()
-                if maker == 0:
-                    init.run_maker(theirs, facts, self._program, cgroup.enter_self)
-            os.close(facts)
-            return Environment(slot, cgroup, ours, maker, tmp, memory)
+            with step("fork"), theirs:
+                if mother is not None:
+                    maker = 0
+                    self._ask(mother, ours, theirs, (facts[0], facts[1]), cgroup)
+                else:
+                    maker = self._fork_maker(theirs, (facts[0], facts[1]), cgroup)
+            door.close_all(facts)
+            return Environment(slot, cgroup, ours, maker, tmp, memory, mother)
         except BaseException:
             door.close_all(held)
             cgroup.remove()
             self.slots.give_back(slot)
             raise
+
+    def _fork_maker(self, channel: socket.socket, facts: tuple[int, int], cgroup: Cgroup) -> int:
+        maker = os.fork()
+        if maker == 0:
+            prctl.set_proctitle("sandboxd: spare environment")
+            init.run_maker(channel, facts, self._program, cgroup.enter_self, init.start_by_exec)
+        return maker
+
+    @staticmethod
+    def _ask(
+        mother: zygote.Zygote, ours: socket.socket, theirs: socket.socket, facts: tuple[int, int], cgroup: Cgroup
+    ) -> None:
+        groups = cgroup.open_procs()
+        try:
+            mother.ask(ours, theirs, facts, groups)
+        finally:
+            door.close_all(groups)
 
     def bind(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
         """Make a spare the environment of a spec: limits, mounts, link; pid 1 goes on as soon as it is there.
@@ -166,7 +175,7 @@ class Host:
         environment.spec = spec
         self._limit(environment, spec.memory_mb, spec.pids)
         if spec.tmp_mb != TEMPLATE_MB:
-            with _step("tmp volume"):
+            with step("tmp volume"):
                 os.close(environment.tmp)
                 environment.tmp = -1
                 environment.tmp = self.volumes.make(spec.tmp_mb, self.function_uid(environment.slot))
@@ -174,7 +183,7 @@ class Host:
             environment.address = self.router.addresses.take()
         self._note(environment, spec)
         descriptors = self._plan(environment, spec.image_digest, environ)
-        with _step("code"):
+        with step("code"):
             descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
         if spec.layers:
             descriptors.append(self._layers(spec))
@@ -190,7 +199,7 @@ class Host:
         image, memory_mb = kind
         self._limit(environment, memory_mb or limits.memory_mb_min, limits.pids)
         descriptors = self._plan(environment, image, environ)
-        with _step("orders"):
+        with step("orders"):
             reader, environment.orders = os.pipe2(os.O_CLOEXEC)
             descriptors.append(reader)
         environment.plan = (init.PLAN.pack(limits.open_files, False, False, True, bytes(4)), descriptors)
@@ -209,14 +218,14 @@ class Host:
         environment.spec = spec
         self._limit(environment, spec.memory_mb, spec.pids)
         self._note(environment, spec)
-        with _step("code"):
+        with step("code"):
             task = rootfs.code_mount_in_parent(spec.code_digest.hex())
             rootfs.attach_from_parent(environment.pid1, "var/task", task)
         if spec.layers:
             layers = self._layers(spec)
-            with _step("layers"):
+            with step("layers"):
                 rootfs.attach_from_parent(environment.pid1, "opt", layers)
-        with _step("orders"):
+        with step("orders"):
             os.sendfile(environment.orders, environ, 0, init.MAX_ENVIRON)
             os.write(environment.orders, init.END_OF_ORDERS)
             os.close(environment.orders)
@@ -228,7 +237,7 @@ class Host:
         While a directory that several of them have is open, overlayfs keeps its whole listing, up to 500 bytes a name,
         in memory that no cgroup counts: all layers of a function may have as many files as one package.
         """
-        with _step("layers"):
+        with step("layers"):
             packages = os.open("/c", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
                 files = sum(code.contents(packages, layer.hex())[1] for layer in spec.layers)
@@ -239,28 +248,28 @@ class Host:
             return rootfs.layers_mount_in_parent(spec.layers)
 
     def _note(self, environment: Environment, spec: EnvironmentSpec) -> None:
-        with _step("cgroup"):
+        with step("cgroup"):
             note = Note(spec, self.uid(environment.slot), environment.address)
             environment.cgroup.note(pickle.dumps(note))
 
     @staticmethod
     def _limit(environment: Environment, memory_mb: int, pids: int) -> None:
-        with _step("cgroup"):
+        with step("cgroup"):
             environment.cgroup.limit(memory_mb=memory_mb, pids=pids)
-        with _step("facts"):
+        with step("facts"):
             rootfs.write_memory_from_parent(environment.memory, memory_mb)
 
     def _plan(self, environment: Environment, image: bytes, environ: int) -> list[int]:
         """What every plan begins with: root, dev, /tmp, log, environ; the environment owns them until they are sent."""
         descriptors: list[int] = []
         environment.plan = (b"", descriptors)
-        with _step("image"):
+        with step("image"):
             descriptors.append(rootfs.image_mount_in_parent(image.hex()))
-        with _step("dev"):
+        with step("dev"):
             descriptors.append(rootfs.dev_mount_in_parent())
         descriptors.append(environment.tmp)
         environment.tmp = -1
-        with _step("log pipe"):
+        with step("log pipe"):
             environment.log, log_writer = os.pipe2(os.O_CLOEXEC)
             descriptors += [log_writer, os.dup(environ)]
             uid = self.function_uid(environment.slot)
@@ -275,31 +284,43 @@ class Host:
         except ConnectionResetError:  # it was killed with a word of ours unread
             record, descriptors = b"", []
         if not record:
+            if environment.mother is not None:
+                environment.mother.unborn.pop(environment.channel, None)
             if environment.failure is None and not (environment.doors and environment.runtime):
                 environment.failure = ("child", 0)
             return Building.OVER
-        said, first, second, step = init.RECORD.unpack(record)
+        said, first, second, name = init.RECORD.unpack(record)
         match said:
+            case init.Said.IN_NAMESPACES if environment.mother is not None:
+                first_id = environment.slot * namespaces.UIDS_PER_ENVIRONMENT
+                try:
+                    environment.mother.admit(first, first_id, environment.channel)
+                except OSError as error:
+                    environment.abandon("zygote", error.errno or 0)
             case init.Said.IN_NAMESPACES:
                 self._try(environment, self._admit)
             case init.Said.DOOR:
                 environment.doors += descriptors
             case init.Said.FORKED:
+                if environment.mother is not None:
+                    environment.mother.unborn.pop(environment.channel, None)
+                if environment.mother is not None and not environment.cgroup.holds(first, second):
+                    environment.abandon("zygote", errno.EPERM)
+                    return Building.GOING_ON
                 environment.pid1, environment.runtime = first, second
                 self._try(environment, self._go_on_with_plan)
                 return Building.FORKED
             case init.Said.FAILED:
-                environment.failure = environment.failure or (step.rstrip(b"\0").decode(), first)
+                environment.failure = environment.failure or (name.rstrip(b"\0").decode(), first)
         return Building.GOING_ON
 
     def _admit(self, environment: Environment) -> None:
         """The maker stands in its namespaces: give it its ids, clocks and rank for the out-of-memory killer."""
         pid = environment.maker
         namespaces.map_ids_from_parent(pid, self.uid(environment.slot))
-        with _step("clocks"):
+        with step("clocks"):
             namespaces.start_clocks_from_parent(pid)
-        with open(f"/proc/{pid}/oom_score_adj", "w") as file:
-            file.write(str(_OOM_SCORE))
+        offer_to_the_oom_killer(pid)
         environment.channel.send(b"\1")
 
     def _try(self, environment: Environment, action: Callable[[Environment], None]) -> None:
@@ -315,7 +336,7 @@ class Host:
         if environment.address is None or environment.spec is None:
             self.go_on(environment)
             return
-        with _step("network"):
+        with step("network"):
             namespace = os.open(f"/proc/{environment.pid1}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
                 self.router.admit(environment.spec, namespace, environment.address)
@@ -342,24 +363,30 @@ class Host:
             return False
         left = [*environment.doors, *(environment.plan[1] if environment.plan else ())]
         door.close_all(
-            [*left, *(d for d in (environment.tmp, environment.memory, environment.log, environment.orders) if d >= 0)]
+            [
+                *left,
+                *(
+                    d
+                    for d in (
+                        environment.tmp,
+                        environment.memory,
+                        environment.log,
+                        environment.orders,
+                        environment.environ,
+                    )
+                    if d >= 0
+                ),
+            ]
         )
         environment.doors, environment.plan = [], None
-        environment.tmp = environment.memory = environment.log = environment.orders = -1
+        environment.tmp = environment.memory = environment.log = environment.orders = environment.environ = -1
         self.slots.give_back(environment.slot)
         if environment.address is not None and environment.spec is not None:
             self.router.release(environment.spec.environment_id, environment.address)
         return True
 
 
-class _step:  # noqa: N801  # reads as a with-statement
-    """Names the step that an OSError ended."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, OSError):
-            raise StepFailed(self._name, error.errno or 0, str(error)) from error
+def offer_to_the_oom_killer(pid: int) -> None:
+    """Have a host that is out of memory take this process before any of its own."""
+    with open(f"/proc/{pid}/oom_score_adj", "w") as file:
+        file.write(str(_OOM_SCORE))

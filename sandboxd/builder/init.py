@@ -24,9 +24,7 @@ from enum import IntEnum
 from ipaddress import IPv4Address
 from typing import NoReturn, TypeVar
 
-import prctl
-
-from sandboxd.builder import capabilities, linux, namespaces, network, rlimits, rootfs, seccomp
+from sandboxd.builder import capabilities, link, linux, namespaces, rlimits, rootfs
 from sandboxd.errors import StepFailed
 
 RUNTIME_API_PORT = 9001
@@ -46,7 +44,7 @@ _WORD = struct.Struct("!I?")  # from pid 1 to the runtime: open files, stem; wit
 class Said(IntEnum):
     """Kinds of records from child to builder."""
 
-    IN_NAMESPACES = 1  # goes on by one byte, once its ids are mapped
+    IN_NAMESPACES = 1  # pid, 0; goes on by one byte, once its ids are mapped
     DOOR = 2  # descriptor: a socket that the service serves; the Runtime API's first
     FORKED = 3  # pid 1, runtime; as the builder's pid namespace numbers them
     FAILED = 4  # errno, 0, name of the step
@@ -70,7 +68,7 @@ class Plan:
 @dataclass(slots=True)
 class _Maker:
     channel: socket.socket
-    facts: int  # detached mount: what lies over files of /proc
+    facts: tuple[int, int]  # detached mounts: what lies over files of /proc
     enter_cgroup: Callable[[], None]
 
 
@@ -79,7 +77,7 @@ class _Child:
     channel: socket.socket
     program: bytes  # the seccomp filter
     identity: int  # id inside the outer user namespace
-    facts: int  # detached mount
+    facts: tuple[int, int]  # detached mounts
     log: int = -1
     environ: int = -1
     orders: int = -1
@@ -95,14 +93,14 @@ PlanStep = tuple[str, Callable[[_Child, Plan], None]]
 
 def _release_descriptors(maker: _Maker) -> None:
     descriptor = maker.channel.detach()
-    linux.keep_only((0, 1, 2, descriptor, maker.facts))
-    maker.channel, maker.facts = socket.socket(fileno=3), 4
+    linux.keep_only((0, 1, 2, descriptor, *maker.facts))
+    maker.channel, maker.facts = socket.socket(fileno=3), (4, 5)
 
 
 def _new_namespaces(maker: _Maker) -> None:
     """Enter them and wait until the builder has mapped the ids of the new user namespace."""
     linux.unshare(namespaces.FIRST_NAMESPACES)
-    maker.channel.send(RECORD.pack(Said.IN_NAMESPACES, 0, 0, b""))
+    maker.channel.send(RECORD.pack(Said.IN_NAMESPACES, os.getpid(), 0, b""))
     if not maker.channel.recv(1):
         os._exit(1)
 
@@ -118,7 +116,7 @@ def _pass_out(child: _Child, door: socket.socket) -> None:
 
 def _link(_: _Child, plan: Plan) -> None:
     if plan.address is not None:
-        network.configure_link_in_child(plan.address)
+        link.configure_link_in_child(plan.address)
 
 
 def _invoke_door(child: _Child, plan: Plan) -> None:
@@ -146,7 +144,7 @@ FIRST: list[FirstStep] = [
 # What pid 1 does ahead of any plan, as root of the outer user namespace, in the new namespaces.
 AHEAD: list[Step] = [
     ("private propagation", lambda _: rootfs.private_propagation_in_child()),
-    ("proc", lambda child: rootfs.proc_in_child(child.facts)),
+    ("proc", lambda child: rootfs.proc_in_child(*child.facts)),
     ("host name", lambda _: namespaces.host_name_in_child()),
     ("loopback", lambda _: namespaces.loopback_in_child()),
     ("runtime door", lambda child: _open_door(child, RUNTIME_API_PORT)),
@@ -169,7 +167,7 @@ DROP: list[Step] = [
     ("last user namespace", lambda child: namespaces.enter_last_user_namespace_in_child(child.identity)),
     ("capabilities", lambda _: capabilities.drop_all_in_child()),
     ("no_new_privs", lambda _: capabilities.no_new_privs_in_child()),
-    ("seccomp", lambda child: seccomp.load_in_child(child.program)),
+    ("seccomp", lambda child: linux.load_seccomp(child.program)),
 ]
 
 # What is left to do with the plan, right before exec.
@@ -187,11 +185,16 @@ def _descriptors(child: _Child) -> None:
     child.channel = socket.socket(fileno=4)
 
 
-def run_maker(channel: socket.socket, facts: int, program: bytes, enter_cgroup: Callable[[], None]) -> NoReturn:
-    """The maker's whole life."""
+def run_maker(
+    channel: socket.socket,
+    facts: tuple[int, int],
+    program: bytes,
+    enter_cgroup: Callable[[], None],
+    start: Callable[[_Child], None],
+) -> None:
+    """The maker's whole life; returns in the runtime, if `start` does."""
     maker = _Maker(channel, facts, enter_cgroup)
     with _reporting(maker) as report:
-        prctl.set_proctitle("sandboxd: spare environment")
         _run(FIRST, maker, report)
         report.step = "fork"
         # pivot_root moves every process of the namespace to the new root, but misses one that is being forked
@@ -204,7 +207,8 @@ def run_maker(channel: socket.socket, facts: int, program: bytes, enter_cgroup: 
         ours.close()
         runtime = os.fork()
         if runtime == 0:
-            _run_runtime(_Child(maker.channel, program, 1, maker.facts), theirs)
+            _run_runtime(_Child(maker.channel, program, 1, maker.facts), theirs, start)
+            return
         maker.channel.send(RECORD.pack(Said.FORKED, pid1, runtime, b""))
         os._exit(0)
     os._exit(1)
@@ -240,13 +244,13 @@ def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:
         _run(DROP, child, report)
         _run(LAST, child, report)
         report.step = "exec of init"
-        _default_signals()
+        default_signals()
         os.closerange(0, 4)
         os.execve(INIT_PROGRAM, ["catatonit", "-P"], {})
     os._exit(1)
 
 
-def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
+def _run_runtime(child: _Child, pid1: socket.socket, start: Callable[[_Child], None]) -> None:
     with _reporting(child) as report:
         _run(DROP, child, report)
         report.step = "plan"
@@ -256,15 +260,38 @@ def _run_runtime(child: _Child, pid1: socket.socket) -> NoReturn:
             os._exit(1)  # pid 1 failed and has said why
         child.open_files, child.stem = _WORD.unpack(word)
         child.log, child.environ, child.orders = descriptors
+        pid1.close()
         _run(LAST, child, report)
-        report.step = "exec of runtime"
-        os.chdir("/var/task")
-        environ = dict(
-            entry.partition(b"=")[::2] for entry in os.pread(5, MAX_ENVIRON, 0).split(b"\0") if b"=" in entry
-        )
-        _default_signals()
-        os.execve(RUNTIME_PROGRAM, [RUNTIME_PROGRAM], environ)
-    os._exit(1)
+        report.step = "exec of runtime" if start is start_by_exec else "start of runtime"
+        start(child)
+
+
+def start_by_exec(child: _Child) -> NoReturn:
+    """Become the image's runtime by exec."""
+    os.chdir("/var/task")
+    environ = variables(5)
+    default_signals()
+    os.execve(RUNTIME_PROGRAM, [RUNTIME_PROGRAM], environ)
+
+
+def name_process(name: str) -> None:
+    """What ps(1) calls the calling process."""
+    with open("/proc/self/comm", "w") as file:
+        file.write(name)
+
+
+def variables(file: int) -> dict[bytes, bytes]:
+    """What is in a memfd of environment variables."""
+    return dict(entry.partition(b"=")[::2] for entry in os.pread(file, MAX_ENVIRON, 0).split(b"\0") if b"=" in entry)
+
+
+def start_here(child: _Child) -> None:
+    """Go on as the runtime that a zygote has booted, with what it would have after exec."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)
+    name_process(os.path.basename(RUNTIME_PROGRAM))
+    child.channel.detach()
+    linux.close_from(4)  # the builder takes this for the start
 
 
 def _run(steps: list[tuple[str, Callable[[AnyChild], None]]], child: AnyChild, report: _reporting) -> None:
@@ -273,7 +300,7 @@ def _run(steps: list[tuple[str, Callable[[AnyChild], None]]], child: AnyChild, r
         step(child)
 
 
-def _default_signals() -> None:
+def default_signals() -> None:
     """Undo what the interpreter ignores: an ignored signal stays ignored over exec."""
     for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

@@ -25,7 +25,7 @@ from pathlib import Path
 import psutil
 from pyroute2 import NetNS
 
-from sandboxd.builder import cgroups, namespaces, network, no_way, rlimits, rootfs
+from sandboxd.builder import cgroups, link, namespaces, no_way, rlimits, rootfs
 from sandboxd.builder.egress import denied_entries, entry_count
 from sandboxd.builder.environment import Note
 from sandboxd.config import Config, load
@@ -268,7 +268,7 @@ def _controller(controller: str, own: Path, unified: bool, note: Note) -> Iterat
 def _network(process: Process, note: Note) -> Iterator[Finding]:
     address = note.address
     links = sorted(re.findall(r"^ *([^:\s]+):", process.read("net/dev"), re.MULTILINE))
-    yield _judge("network", "links", links, ["lo"] if address is None else [network.LINK, "lo"])
+    yield _judge("network", "links", links, ["lo"] if address is None else [link.LINK, "lo"])
     local = re.findall(r"\|-- (\S+)\n +/32 host LOCAL", process.read("net/fib_trie"))
     own = sorted({one for one in local if not one.startswith("127.")})
     yield _judge("network", "addresses", own, [] if address is None else [str(address)])
@@ -277,7 +277,7 @@ def _network(process: Process, note: Note) -> Iterator[Finding]:
     yield _judge("network", "links with IPv6", sorted(set(links) - {"lo"}), [])
     rows = [row.split() for row in process.read("net/route").splitlines()[1:]]
     routes = sorted(f"{_dotted(row[1])} by {_dotted(row[2])} on {row[0]}" for row in rows)
-    meant = [f"0.0.0.0 by {network.GATEWAY} on {network.LINK}", f"{network.GATEWAY} by 0.0.0.0 on {network.LINK}"]
+    meant = [f"0.0.0.0 by {link.GATEWAY} on {link.LINK}", f"{link.GATEWAY} by 0.0.0.0 on {link.LINK}"]
     yield _judge("network", "routes", routes, [] if address is None else meant)
     router = None if address is None else _router(process)
     if router is not None:

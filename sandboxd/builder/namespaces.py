@@ -40,6 +40,13 @@ def map_ids_from_parent(pid: int, uid: int) -> None:
             file.write(f"0 {uid} {UIDS_PER_ENVIRONMENT}\n")
 
 
+def map_all_ids_from_parent(pid: int, first: int, count: int) -> None:
+    """Map the ids of a zygote's user namespace, from 0 on, to those of the instance: its children get theirs there."""
+    for name in ("uid_map", "gid_map"):
+        with open(f"/proc/{pid}/{name}", "w") as file:
+            file.write(f"0 {first} {count}\n")
+
+
 def start_clocks_from_parent(pid: int) -> None:
     """Let monotonic time and time since boot begin at 0 (in their first second) for what this process will fork."""
     offsets = [f"{name} -{int(time.clock_gettime(clock))} 0\n" for name, clock in _CLOCKS]

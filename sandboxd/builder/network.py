@@ -1,4 +1,4 @@
-"""Links of environments that a policy lets out: the builder's side of the router, and the child's side of its link.
+"""Links of environments that a policy lets out: the builder's side of the router.
 
 Room: root. Environments without a permission have loopback only and never come here.
 
@@ -11,7 +11,6 @@ its network namespace with every link in it.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import pickle
 import socket
@@ -27,16 +26,11 @@ from sandboxd.errors import StepFailed
 from sandboxd.model.environment import EnvironmentSpec
 from sandboxd.privsep.messages import OpenAddresses
 
-LINK = "eth0"
-GATEWAY = IPv4Address("169.254.1.1")  # of every link, on the router's end; routes are /32, so no two meet
 ADMIT, RELEASE, OPEN = 1, 2, 3
 REQUEST = struct.Struct("!BI4s?")  # kind, environment, its address, whether hosts are permitted; rules follow
 RULE = struct.Struct("!4sBHH??")  # network, ports, whether it is denied, whether it is one address of a network
 REPLY = struct.Struct("!BIi32s")
 
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _SIOCSIFNETMASK = 0x8913, 0x8914, 0x8916, 0x891C
-_ONE = IPv4Address("255.255.255.255")
-_IFF_UP, _RTF_UP, _RTF_GATEWAY, _RTF_HOST = 0x1, 0x1, 0x2, 0x4
 _RESERVED = 8  # the uplink's /29
 
 
@@ -120,29 +114,3 @@ def _sleep_until_needed(config: Config, channel: socket.socket) -> None:
     linux.keep_only((0, 1, 2, channel.fileno(), settings), inheritable=5)
     if socket.socket(fileno=os.dup(3)).recv(1, socket.MSG_PEEK):
         os.execv(sys.executable, [sys.executable, "-I", "-m", "sandboxd.builder.router", "4", "3"])
-
-
-def configure_link_in_child(address: IPv4Address) -> None:
-    """Give the new namespace's link its address and a default route by the router."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
-        name = LINK.encode()
-        fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("16s16s8x", name, _sockaddr(address)))
-        fcntl.ioctl(control, _SIOCSIFNETMASK, struct.pack("16s16s8x", name, _sockaddr(_ONE)))
-        request = struct.pack("16sh22x", name, 0)
-        flags = struct.unpack_from("16xh", fcntl.ioctl(control, _SIOCGIFFLAGS, request))[0]
-        fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh22x", name, flags | _IFF_UP))
-        _add_route(control, GATEWAY, None)
-        _add_route(control, IPv4Address(0), GATEWAY)
-
-
-def _sockaddr(address: IPv4Address) -> bytes:
-    return struct.pack("=HH4s8x", socket.AF_INET, 0, address.packed)
-
-
-def _add_route(control: socket.socket, destination: IPv4Address, gateway: IPv4Address | None) -> None:
-    """A host route on the link, or the default route by a gateway."""
-    flags = _RTF_UP | (_RTF_GATEWAY if gateway else _RTF_HOST)
-    mask = IPv4Address(0) if gateway else _ONE
-    linux.add_route(
-        control.fileno(), LINK, _sockaddr(destination), _sockaddr(gateway or IPv4Address(0)), _sockaddr(mask), flags
-    )

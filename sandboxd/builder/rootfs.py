@@ -17,9 +17,12 @@ import os
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sandboxd.builder import facts, linux, namespaces
-from sandboxd.config import Config
+
+if TYPE_CHECKING:  # an image's interpreter has this file too, but not that one
+    from sandboxd.config import Config
 
 READ_ONLY = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV
 _DEV = linux.MOUNT_ATTR_RDONLY | linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NOEXEC
@@ -28,8 +31,9 @@ _ATTRIBUTES = linux.MOUNT_ATTR_NOSUID | linux.MOUNT_ATTR_NODEV | linux.MOUNT_ATT
 # tells of the whole kernel, in whichever version has it.
 _KEPT = frozenset(("self", "thread-self", "mounts", "net", "sysvipc"))
 # What is said instead: the same for every environment, or of each its own.
-SAID = {"cpuinfo": "/f/cpuinfo", "loadavg": "/f/loadavg", "sys": "/f/sys", "meminfo": "/m/meminfo", "stat": "/m/stat"}
-_NO_FILE, _NO_DIRECTORY = "/f/none", "/f/nothing"
+SAID = {"cpuinfo": "f/cpuinfo", "loadavg": "f/loadavg", "sys": "f/sys", "meminfo": "m/meminfo", "stat": "m/stat"}
+_NO_FILE, _NO_DIRECTORY = "f/none", "f/nothing"
+_PLACES = ("e", "f", "m", "r", "p")
 _UUID = "kernel/random/uuid"
 _DEVICES = (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9))
 _DEV_LINKS = (
@@ -60,7 +64,7 @@ def prepare_builder_root(config: Config) -> None:
     place = os.open(config.run_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.move_mount(tree, place)
     os.close(place)
-    for name in (*sources, "e", "f", "l", "m", "r", "p"):
+    for name in (*sources, *_PLACES, "l"):
         os.mkdir(name, 0o755, dir_fd=tree)
     for name, mount in sources.items():
         _attach(mount, tree, name)
@@ -90,7 +94,7 @@ def _devices() -> int:
 
 
 def _write_facts() -> None:
-    os.mkdir(_NO_DIRECTORY)
+    os.mkdir(f"/{_NO_DIRECTORY}")
     files = {"none": "", "cpuinfo": facts.processors(), "loadavg": facts.LOAD, "stat": facts.idle_processors()}
     files |= {f"sys/{name}": text for name, text in facts.sys_files(namespaces.HOST_NAME).items()}
     files[f"sys/{_UUID}"] = ""  # the kernel's own lies over it
@@ -184,15 +188,40 @@ def dev_mount_in_parent() -> int:
     return linux.new_mount("overlay", _DEV, lowerdir="/e:/d")
 
 
-def facts_mount_in_parent() -> tuple[int, int]:
-    """A detached mount with what one environment's /proc says, and its meminfo open for writing.
+def facts_mounts_in_parent() -> tuple[int, int, int]:
+    """What one environment's /proc says: what all have in common, its own, and its own meminfo open for writing.
 
-    Made here and not in the child, whose tmpfs would show its owner's host uid in mountinfo.
+    Detached mounts, with inodes that are no other environment's. Made here and not in the child, whose tmpfs would show
+    its owner's host uid in mountinfo, and whose overlay the path of its tree.
     """
+    common = linux.new_mount("overlay", _ATTRIBUTES, lowerdir="/e:/f")
     tree = _tmpfs(_ATTRIBUTES, size="64k", nr_inodes="8")
     with open("/f/stat") as idle, open("stat", "w", opener=lambda name, flags: _create(name, flags, tree)) as file:
         file.write(idle.read() + facts.booted_now())
-    return tree, _create("meminfo", os.O_WRONLY | os.O_CREAT, tree)
+    return common, tree, _create("meminfo", os.O_WRONLY | os.O_CREAT, tree)
+
+
+def zygote_mounts_in_parent(image: str) -> list[int]:
+    """Detached mounts of a zygote's tree: image, dev, proc, nursery."""
+    mounts: list[int] = []
+    try:
+        mounts.append(image_mount_in_parent(image))
+        mounts.append(dev_mount_in_parent())
+        mounts.append(linux.new_mount("proc", _ATTRIBUTES, hidepid="invisible"))
+        mounts.append(_nursery())
+        return mounts
+    except BaseException:
+        for mount in mounts:
+            os.close(mount)
+        raise
+
+
+def _nursery() -> int:
+    """A detached tree with the places where a zygote's children put their sandboxes together."""
+    tree = _tmpfs(_ATTRIBUTES, size="16k", nr_inodes="8")
+    for name in _PLACES:
+        os.mkdir(name, 0o755, dir_fd=tree)
+    return tree
 
 
 def _create(name: str, flags: int, directory: int) -> int:
@@ -200,7 +229,7 @@ def _create(name: str, flags: int, directory: int) -> int:
 
 
 def write_memory_from_parent(file: int, megabytes: int) -> None:
-    """Say how much memory an environment has; `file` is that of `facts_mount_in_parent`."""
+    """Say how much memory an environment has; `file` is that of `facts_mounts_in_parent`."""
     os.truncate(file, os.pwrite(file, facts.memory(megabytes).encode(), 0))
 
 
@@ -212,11 +241,11 @@ def private_propagation_in_child() -> None:
 
 
 def attach_in_child(mounts: Mounts) -> None:
-    """Attach root, devices, code, /tmp and the prepared proc below /r and stand there, ready for pivot_root."""
-    place = os.open("/r", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    """Attach root, devices, code, /tmp and the prepared proc at `r` and stand there, ready for pivot_root."""
+    place = os.open("r", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     linux.move_mount(mounts.root, place)
     os.close(place)
-    _attach(os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), mounts.root, "proc")
+    _attach(os.open("p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), mounts.root, "proc")
     _attach(mounts.dev, mounts.root, "dev")
     if mounts.code is not None:
         _attach(mounts.code, mounts.root, "var/task")
@@ -227,6 +256,22 @@ def attach_in_child(mounts: Mounts) -> None:
     os.close(mounts.root)
 
 
+def attach_zygote_in_child(image: int, dev: int, proc: int, nursery: int) -> None:
+    """Put a zygote's root together at `r` and stand there, ready for pivot_root.
+
+    `proc` is the builder's pid namespace's, because a child may mount a new one only where it sees one (the kernel's
+    mount_too_revealing); hidepid leaves nothing but the zygote itself in it.
+    """
+    place = os.open("r", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    linux.move_mount(image, place)
+    os.close(place)
+    _attach(proc, image, "proc")
+    _attach(dev, image, "dev")
+    _attach(nursery, image, "mnt")
+    os.fchdir(image)
+    os.close(image)
+
+
 def is_covered(entry: os.DirEntry[str]) -> bool:
     """Whether a file of ours, or nothing, lies over an entry at the top of a proc."""
     if entry.name.isdigit() or entry.name in _KEPT:
@@ -235,16 +280,16 @@ def is_covered(entry: os.DirEntry[str]) -> bool:
     return entry.name in SAID or bool(entry.stat(follow_symlinks=False).st_mode & 0o005)
 
 
-def proc_in_child(own_facts: int) -> None:
-    """A proc of the new pid namespace at /p, where facts of ours lie over what is kernel-wide, or nothing at all."""
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    _attach(linux.new_mount("proc", _ATTRIBUTES), root, "p")
-    _attach(own_facts, root, "m")
-    _attach(linux.new_mount("overlay", _ATTRIBUTES, lowerdir="/e:/f"), root, "f")  # with inodes of its own
-    os.close(root)
-    proc = os.open("/p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    uuid = _read_only_copy(f"/p/sys/{_UUID}", _ATTRIBUTES | linux.MOUNT_ATTR_RDONLY)
-    for entry in filter(is_covered, os.scandir("/p")):
+def proc_in_child(common_facts: int, own_facts: int) -> None:
+    """A proc of the new pid namespace at `p`, where facts of ours lie over what is kernel-wide, or nothing at all."""
+    place = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    _attach(linux.new_mount("proc", _ATTRIBUTES), place, "p")
+    _attach(own_facts, place, "m")
+    _attach(common_facts, place, "f")
+    os.close(place)
+    proc = os.open("p", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    uuid = _read_only_copy(f"p/sys/{_UUID}", _ATTRIBUTES | linux.MOUNT_ATTR_RDONLY)
+    for entry in filter(is_covered, os.scandir("p")):
         source = SAID.get(entry.name) or (_NO_DIRECTORY if entry.is_dir() else _NO_FILE)
         _attach(_read_only_copy(source, READ_ONLY | _ATTRIBUTES), proc, entry.name)
     _attach(uuid, proc, f"sys/{_UUID}")

@@ -33,7 +33,8 @@ from pyroute2.ipset import IPSet
 from pyroute2.netlink.exceptions import NetlinkError
 
 from sandboxd.builder import egress, host, linux, no_way
-from sandboxd.builder.network import ADMIT, GATEWAY, LINK, OPEN, REPLY, REQUEST, RULE
+from sandboxd.builder.link import GATEWAY, LINK
+from sandboxd.builder.network import ADMIT, OPEN, REPLY, REQUEST, RULE
 from sandboxd.config import Config
 from sandboxd.errors import SandboxdError, StepFailed
 from sandboxd.model.egress import CLOSED, EgressRule

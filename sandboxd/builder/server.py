@@ -9,31 +9,25 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gc
 import logging
 import os
-import pickle
 import selectors
 import signal
 import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from ipaddress import IPv4Address
-from typing import NoReturn
 
-import prctl
-
-from sandboxd.builder import code, leftovers, linux, rootfs, seccomp
 from sandboxd.builder.ahead import REFILL_SECONDS, SPARES, Ahead
-from sandboxd.builder.cgroups import Cgroups
 from sandboxd.builder.environment import Building, Environment, Host
-from sandboxd.builder.network import ADMIT, OPEN, Router
+from sandboxd.builder.network import ADMIT, OPEN
 from sandboxd.builder.packages import Packages
-from sandboxd.builder.volumes import Volumes
+from sandboxd.builder.zygote import Zygote
+from sandboxd.builder.zygotes import Zygotes
 from sandboxd.config import Config
 from sandboxd.errors import ProtocolViolation, StepFailed
+from sandboxd.model.environment import EnvironmentSpec
 from sandboxd.privsep import channel as door
 from sandboxd.privsep.messages import (
     REQUESTS,
@@ -68,13 +62,21 @@ class Server:
     """Answers one service over one channel until either ends."""
 
     def __init__(
-        self, config: Config, generation: str, channel: socket.socket, host: Host, code_directory: int, extractor: bytes
+        self,
+        config: Config,
+        generation: str,
+        channel: socket.socket,
+        host: Host,
+        code_directory: int,
+        extractor: bytes,
+        zygotes_files: list[int],
     ) -> None:
         self._config, self._generation, self._channel, self._host = config, generation, channel, host
         self._environments: dict[int, Environment] = {}
         self._by_pid: dict[int, Environment] = {}
         self._ending: set[Environment] = set()
-        self._ahead = Ahead(host, self._prepare, self._end)
+        self._zygotes = Zygotes(host, zygotes_files, self._next_name, self._begin_zygote, self._end)
+        self._ahead = Ahead(host, self._prepare, self._zygotes, self._end)
         self._made = 0
         self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
         self._selector = selectors.EpollSelector()
@@ -178,8 +180,17 @@ class Server:
             return
         stem = self._ahead.take_stem(message.spec)
         if stem is not None:
-            self._answer_bind_with_stem(stem, message, environ)
+            self._answer_bind_with_stem(stem, spec, environ)
             return
+        child = self._ahead.take_child(spec)
+        if child is not None:
+            child.spec, child.environ = spec, os.dup(environ)
+            self._environments[number] = child
+            return
+        self._bind_spare(spec, environ)
+
+    def _bind_spare(self, spec: EnvironmentSpec, environ: int) -> None:
+        number = spec.environment_id
         try:
             environment = self._ahead.take_spare()
         except (StepFailed, OSError) as error:
@@ -187,16 +198,31 @@ class Server:
             return
         self._environments[number] = environment
         try:
-            self._host.bind(environment, message.spec, environ)
+            self._host.bind(environment, spec, environ)
         except (StepFailed, OSError) as error:
             log.warning("environment %d: %s", number, error)
             environment.abandon(error.step if isinstance(error, StepFailed) else "bind", error.errno or 0)
 
-    def _answer_bind_with_stem(self, environment: Environment, message: Bind, environ: int) -> None:
-        number = message.spec.environment_id
+    def _answer_bind_with_child(self, environment: Environment) -> None:
+        """A zygote's child has become a stem, whose function is known already."""
+        assert environment.spec is not None
+        if self._zygotes.confirm(environment):
+            self._answer_bind_with_stem(environment, environment.spec, environment.environ)
+        else:
+            self._bind_another_way(environment, environment.spec)
+
+    def _bind_another_way(self, child: Environment, spec: EnvironmentSpec) -> None:
+        """A zygote's child failed before it was anything: a spare takes its place, and the zygote is given up."""
+        child.spec = None
+        del self._environments[spec.environment_id]
+        self._bind_spare(spec, child.environ)
+        self._ahead.lose(child)
+
+    def _answer_bind_with_stem(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
+        number = spec.environment_id
         self._environments[number] = environment
         try:
-            self._host.bind_stem(environment, message.spec, environ)
+            self._host.bind_stem(environment, spec, environ)
         except (StepFailed, OSError) as error:
             self._say_failed(number, error)
             self._end(environment)
@@ -215,10 +241,24 @@ class Server:
         step = error.step if isinstance(error, StepFailed) else "host side"
         self._say(BindFailed(number, error.errno or 0, step))
 
-    def _prepare(self) -> Environment:
+    def _next_name(self) -> str:
         self._made += 1
-        environment = self._host.prepare(f"{self._generation}-{self._made}")
+        return f"{self._generation}-{self._made}"
+
+    def _begin_zygote(self, environment: Environment) -> None:
         self._by_pid[environment.maker] = environment
+        self._selector.register(environment.channel, selectors.EVENT_READ, lambda: self._on_mapper(environment))
+
+    def _on_mapper(self, environment: Environment) -> None:
+        if not self._zygotes.hear(environment):
+            self._selector.unregister(environment.channel)
+            environment.channel.close()
+            self._ahead.lose_zygote(environment)
+
+    def _prepare(self, mother: Zygote | None) -> Environment:
+        environment = self._host.prepare(self._next_name(), mother)
+        if environment.maker:
+            self._by_pid[environment.maker] = environment
         self._selector.register(environment.channel, selectors.EVENT_READ, lambda: self._on_child(environment))
         return environment
 
@@ -238,8 +278,12 @@ class Server:
             self._ahead.settle(environment)
             return
         number = environment.spec.environment_id
-        if environment.failure is None and not environment.ending:
+        if environment.failure is None and not environment.ending and environment.environ >= 0:
+            self._answer_bind_with_child(environment)
+        elif environment.failure is None and not environment.ending:
             self._say_bound(environment, number)
+        elif environment.environ >= 0 and not environment.ending:
+            self._bind_another_way(environment, environment.spec)
         else:
             step, reason = environment.failure or ("destroyed", 0)
             self._say(BindFailed(number, reason, step))
@@ -343,50 +387,3 @@ class Server:
         status = environment.exit_status
         if status is not None and environment.running and environment.spec and not environment.ending:
             self._say(Exited(environment.spec.environment_id, status, environment.cgroup.out_of_memory()))
-
-
-def main() -> NoReturn:
-    """Become the builder: `python -m sandboxd.builder.server CONFIG_FD CHANNEL_FD GENERATION`."""
-    config_fd, channel_fd, generation = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-    prctl.set_pdeathsig(signal.SIGKILL)
-    prctl.set_name("sandboxd-build")
-    prctl.set_proctitle("sandboxd: builder")
-    logging.basicConfig(level=logging.INFO, format="builder: %(message)s")
-    with os.fdopen(config_fd, "rb") as file:
-        config: Config = pickle.load(file)  # noqa: S301  # from the keeper, which is root
-    channel = socket.socket(fileno=channel_fd)
-    channel.setblocking(True)
-    os.umask(0o022)
-    try:
-        leftovers.remove(config, keep_generation=generation)
-        cgroups = Cgroups(config.instance)
-        router = Router(config)
-        volumes = Volumes(str(config.data_dir / "volumes"), config.disk_floor)
-        program = seccomp.compile_profile(seccomp.profile())
-        extractor = seccomp.compile_profile(seccomp.profile(seccomp.EXTRACTOR_PROFILE))
-        code_directory = code.open_directory(str(config.code_dir))
-        rootfs.prepare_builder_root(config)
-    except (StepFailed, OSError) as error:
-        log.error("cannot start: %s", error)
-        sys.exit(1)
-    host = Host(config, cgroups, volumes, router, program)
-    server = Server(config, generation, channel, host, code_directory, extractor)
-    gc.collect()
-    gc.freeze()  # every fork copies what a collection would touch
-    try:
-        server.run()
-    except ProtocolViolation as error:
-        log.error("the service broke the protocol: %s", error)
-        sys.exit(1)
-    except OSError as error:
-        log.error("%s", error)
-        sys.exit(1)
-    router.close()
-    volumes.close()
-    cgroups.remove()
-    linux.close_from(3)
-    os._exit(0)
-
-
-if __name__ == "__main__":
-    main()

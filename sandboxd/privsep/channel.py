@@ -61,6 +61,11 @@ def check_file(descriptor: int) -> None:
         raise ProtocolViolation("a descriptor that is no file's")
 
 
+def seal(descriptor: int) -> None:
+    """Let nobody change a memfd any more."""
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+
+
 def check_sealed(descriptor: int) -> None:
     """Raise ProtocolViolation where a descriptor is not a memfd's that nobody can change any more."""
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxd.builder import network
+from sandboxd.builder import link
 from sandboxd.builder.egress import MAX_OPENED
 from sandboxd.builder.network import ADMIT, OPEN, RELEASE, REPLY, REQUEST, RULE
 from sandboxd.config import Config
@@ -76,7 +76,7 @@ class Router:
         socket.send_fds(self.channel, [request], [namespace.descriptor])
         assert self.reply() == 0
         with namespace.entered():
-            network.configure_link_in_child(ADDRESS)
+            link.configure_link_in_child(ADDRESS)
 
     def release(self, number: int) -> None:
         self.channel.send(REQUEST.pack(RELEASE, number, ADDRESS.packed, False))

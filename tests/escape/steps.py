@@ -71,7 +71,7 @@ def _spare_receives_mounts(daemon: Daemon) -> bool:
 
 
 def _spare_holds_the_builders(daemon: Daemon) -> bool:
-    return any(len(os.listdir(f"/proc/{process.pid}/fd")) > 6 for process in _spares(daemon))
+    return any(len(os.listdir(f"/proc/{process.pid}/fd")) > 7 for process in _spares(daemon))
 
 
 def _two_share_a_uid(daemon: Daemon) -> bool:

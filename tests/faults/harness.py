@@ -89,8 +89,9 @@ class Faults:
         self.before = self.counts()
 
     def wait_ahead(self) -> None:
-        """Until two spares and two stems are there, of two processes each."""
-        eventually(lambda: len(self._named("/var/runtime/bootstrap")) == len(self._named("catatonit")) == 2)
+        """Until two spares and two stems are there, of two processes each, and the zygote that has the stems."""
+        eventually(lambda: len(self._runtimes()) == len(self._named("catatonit")) == 2)
+        eventually(lambda: len(self._zygotes()) == len(self._named("sandboxd: zygote's mapper")) == 1)
         eventually(lambda: len(self._named("sandboxd: spare environment")) == 4)
 
     def _named(self, text: str) -> list[psutil.Process]:
@@ -98,6 +99,22 @@ class Faults:
         for one in inventory.descendants():
             with contextlib.suppress(psutil.Error, OSError):
                 if text in " ".join(one.cmdline()):
+                    found.append(one)
+        return found
+
+    def _runtimes(self) -> list[psutil.Process]:
+        return [one for one in self._named("/var/runtime/bootstrap") if one not in self._zygotes()]
+
+    def _zygotes(self) -> list[psutil.Process]:
+        mappers = self._named("sandboxd: zygote's mapper")
+        return [one for one in self._called("zygote") if one.parent() in mappers]  # not a child that is being made
+
+    @staticmethod
+    def _called(name: str) -> list[psutil.Process]:
+        found = []
+        for one in inventory.descendants():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{one.pid}/comm").read_text().strip() == name:
                     found.append(one)
         return found
 
@@ -123,8 +140,7 @@ class Faults:
         return [self.ask(lambda name=name: self.invoke(name)) for name in ("slow", "fast", "slow", "slow", "slow")]
 
     def stem(self) -> list[Future[Call]]:
-        """A first invocation in what was booted ahead."""
-        self.wait_ahead()
+        """A first invocation in what was booted ahead, when it is there."""
         return self.warm()
 
     def warm(self) -> list[Future[Call]]:
@@ -184,22 +200,19 @@ class Faults:
         """The process of a name: a room, even one that has no title yet, whoever is held, or a part of a sandbox."""
         if process == "keeper":
             return self.daemon.room(process)
-        title = {"pid 1": "catatonit", "runtime": "/var/runtime/bootstrap"}.get(process, f"sandboxd: {process}")
-        module = {"builder": "sandboxd.builder.server", "service": "sandboxd.service"}.get(process, title)
+        title = {"pid 1": "catatonit", "mapper": "sandboxd: zygote's mapper"}.get(process, f"sandboxd: {process}")
+        module = {"builder": "sandboxd.builder.room", "service": "sandboxd.service"}.get(process, title)
         found: list[psutil.Process] = []
         deadline = time.monotonic() + 5
         while not found:
             assert time.monotonic() < deadline, f"no process {process}"
-            found = self._held() if process == "held" else self._named(title) or self._named(module)
+            others = {"held": self._held, "runtime": self._runtimes, "zygote": self._zygotes}
+            found = others[process]() if process in others else self._named(title) or self._named(module)
         # A fork of a room has its title at first, and stands behind it.
         return found[0] if process in ROOMS else found[-1]
 
     def _held(self) -> list[psutil.Process]:
-        found = []
-        for one in inventory.descendants():
-            with contextlib.suppress(OSError):
-                if Path(f"/proc/{one.pid}/comm").read_text().strip() == points.HOLDS:
-                    found.append(one)
+        found = self._called(points.HOLDS)
         unpackers = self._named("sandboxd: unpacker")  # and their children, the extractors, that cannot say it
         return found or [one for one in unpackers if one.parent() in unpackers]
 

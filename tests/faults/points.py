@@ -103,9 +103,9 @@ def _arm_builder() -> None:
     from sandboxd.builder import code, environment, extractor, leftovers, packages, rootfs, seccomp, server
     from sandboxd.builder.cgroups import Cgroup, Cgroups
     from sandboxd.builder.network import Router
+    from sandboxd.builder.steps import step
     from sandboxd.builder.volumes import Volumes
 
-    step = environment._step
     original = step.__enter__
 
     def enter(self: Any) -> None:

@@ -73,6 +73,7 @@ CASES = [
     *(Case(point, "cold", ("held", *ROOMS)) for point in CHILDREN),
     *(Case(point, "cold", _room(point)) for point in BINDING),
     Case("builder: bind stem", "stem", _room("builder")),
+    *(Case(f"builder: {n}", "stem", ("zygote", "mapper", "builder")) for n in ("step fork", "stem boots", "bound")),
     *(Case(point, "warm", (*_room(point), "pid 1", "runtime")) for point in INVOKING),
     Case("service: environment FROZEN", "warm", _room("service")),
     *(Case(point, "retire", _room(point)) for point in ENDING),
@@ -100,6 +101,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def test_killed_at(faults: Faults, case: Case, process: str) -> None:
     faults.begin_case()
+    if case.trigger == "stem":
+        faults.wait_ahead()
     if case.trigger in ("retire", "warm"):
         faults.cold()[1].result(ANSWER_SECONDS)
     if case.trigger == "delete":

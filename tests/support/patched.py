@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 REPOSITORY = Path(__file__).parents[2]
-ROOMS = ("sandboxd.builder.server", "sandboxd.service")
+ROOMS = ("sandboxd.builder.room", "sandboxd.service")
 
 
 def launcher(function: str, argument: str = "") -> list[str]:

@@ -1,0 +1,218 @@
+"""Zygotes: a booted runtime of one image, from which environments are forked.
+
+Room: root, parent side, and the child side until the image's interpreter starts. May: make a zygote, ask it for
+children. May not: believe it: whatever says that it is its child is held against the kernel's own word.
+
+A zygote has no capability anywhere. It lives in a user namespace below which its children make theirs, and whose ids
+only the *mapper* can give out: its maker, code of ours that stays behind there for nothing else (uid_map takes a write
+from the parent namespace only, user_namespaces(7)).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import io
+import os
+import signal
+import socket
+import struct
+import time
+import zipfile
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import NoReturn
+
+import prctl
+
+from sandboxd.builder import capabilities, init, linux, namespaces, rlimits, rootfs, seccomp
+from sandboxd.builder.cgroups import Cgroup
+from sandboxd.builder.steps import step
+from sandboxd.errors import StepFailed
+from sandboxd.privsep import channel as door
+
+MARK = "var/runtime/zygote.py"  # an image whose runtime can be forked has it
+MAPPING = struct.Struct("!ii")  # pid, first id
+_LADDER = ("capabilities", "facts", "init", "link", "linux", "namespaces", "rlimits", "rootfs", "zygote_main")
+_NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
+MEMORY_MB, PIDS = 128, 32
+_LATE_SECONDS = 10.0
+_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_NAMESPACES_OF_ITS_OWN = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+
+
+def files(program: bytes) -> list[int]:
+    """What every zygote gets, in sealed memfds: the ladder, the environments' filter, its own filter."""
+    own = seccomp.compile_profile(seccomp.zygotes_profile())
+    return [_sealed("ladder", _ladder()), _sealed("filter", program), _sealed("filter", own)]
+
+
+def _ladder() -> bytes:
+    """The files of ours that a zygote imports, as a zip."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name in ("__init__", "errors", "builder/__init__", *(f"builder/{name}" for name in _LADDER)):
+            archive.writestr(f"sandboxd/{name}.py", resources.files("sandboxd").joinpath(f"{name}.py").read_bytes())
+    return packed.getvalue()
+
+
+def _sealed(name: str, content: bytes) -> int:
+    """A memfd that nobody can change."""
+    file = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.write(file, content)
+    door.seal(file)
+    return file
+
+
+@functools.cache  # an image never changes
+def can_fork(image: str) -> bool:
+    """Whether an image's runtime can be forked."""
+    try:
+        root = os.open(f"/i/{image}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        os.close(linux.open_beneath(root, MARK, os.O_PATH))
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(root)
+
+
+@dataclass(slots=True, eq=False)
+class Zygote:
+    """The builder's ends of a zygote; it holds no environment, and none holds it."""
+
+    mapper: socket.socket
+    requests: socket.socket
+    children: int = 0  # asked for
+    unborn: dict[socket.socket, float] = field(default_factory=dict)  # their channels, and since when
+
+    def ask(self, ours: socket.socket, theirs: socket.socket, facts: tuple[int, int], groups: list[int]) -> None:
+        """Ask for a child that becomes an environment; raises OSError where the zygote is gone or does not keep up."""
+        door.send(self.requests, b"\1", [theirs.fileno(), *facts, *groups])
+        self.children += 1
+        self.unborn[ours] = time.monotonic()
+
+    def admit(self, pid: int, first_id: int, channel: socket.socket) -> None:
+        """Have a child's ids mapped and its clocks started; it is told to go on, or its channel is cut.
+
+        `pid` is what the child says: the kernel lets the mapper write the maps of nobody else's child.
+        """
+        door.send(self.mapper, MAPPING.pack(pid, first_id), [channel.fileno()])
+
+    def is_late(self) -> bool:
+        """Whether a child takes so long that none may come any more."""
+        return any(time.monotonic() - since > _LATE_SECONDS for since in self.unborn.values())
+
+    def close(self) -> None:
+        """Ask for no more, and let nobody wait for what is not born; the mapper's channel is its environment's."""
+        self.requests.close()
+        for channel in self.unborn:
+            with contextlib.suppress(OSError):  # it has ended by itself
+                channel.shutdown(socket.SHUT_WR)
+        self.unborn.clear()
+
+
+def fork(cgroup: Cgroup, image: str, given: list[int], first_id: int) -> tuple[Zygote, int]:
+    """A new zygote and the pid of its mapper, which waits for the ids of its user namespace. Raises StepFailed.
+
+    `given`: the files of `files`, and the environ; `first_id`: the mapper's in the namespace, the zygote has the next.
+    """
+    with step("zygote's mounts"):
+        mounts = rootfs.zygote_mounts_in_parent(image)
+    try:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        asking, asked = door.pair()
+        with step("fork"), theirs, asked:
+            asked.setblocking(True)
+            mapper = os.fork()
+            if mapper == 0:
+                _run_mapper(cgroup, theirs, asked, mounts + given, first_id)
+        return Zygote(ours, asking), mapper
+    finally:
+        door.close_all(mounts)
+
+
+def check_confined(pid: int, uid: int) -> None:
+    """Raise StepFailed where the kernel does not say of a child that it has given everything up."""
+    wanted: dict[str, list[str]] = {"Uid": [str(uid)] * 4, "Gid": [str(uid)] * 4, "Groups": [], "NoNewPrivs": ["1"],
+                                    "Seccomp": ["2"], "Seccomp_filters": ["2"]}  # fmt: skip
+    wanted |= {name: ["0" * 16] for name in _CAPABILITIES}
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            name, _, values = line.partition(":")
+            if name in wanted and values.split() != wanted.pop(name):
+                raise StepFailed("zygote", errno.EPERM, f"{name} of its child is {values.strip()}")
+    if wanted:
+        raise StepFailed("zygote", errno.EPERM, f"nothing is known of {sorted(wanted)}")
+    for name in _NAMESPACES_OF_ITS_OWN:
+        if os.stat(f"/proc/{pid}/ns/{name}").st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
+            raise StepFailed("zygote", errno.EPERM, f"its child has the builder's {name} namespace")
+
+
+def _run_mapper(
+    cgroup: Cgroup, channel: socket.socket, requests: socket.socket, given: list[int], first_id: int
+) -> NoReturn:
+    """The mapper's whole life, after the fork: make the zygote, then map the ids of its children."""
+    try:
+        cgroup.enter_self()
+        prctl.set_proctitle("sandboxd: zygote's mapper")
+        descriptors = (0, 1, 2, channel.detach(), requests.detach(), *given)
+        linux.keep_only(descriptors)
+        channel = socket.socket(fileno=3)
+        linux.unshare(linux.CLONE_NEWUSER)
+        channel.send(b"\1")
+        if not channel.recv(1):
+            os._exit(1)
+        signal.signal(signal.SIGCHLD, lambda *_: os._exit(0))  # without a zygote there is nothing to map
+        if os.fork() == 0:
+            channel.detach()
+            _become_zygote(first_id + 1)
+        namespaces.become_in_child(first_id)
+        linux.close_from(4)
+        _map(channel)
+    finally:
+        os._exit(1)
+
+
+def _map(channel: socket.socket) -> NoReturn:
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(channel, MAPPING.size, 1)
+        if len(request) != MAPPING.size:
+            os._exit(0)
+        pid, first_id = MAPPING.unpack(request)
+        with socket.socket(fileno=descriptors[0]) as child:
+            try:
+                namespaces.map_ids_from_parent(pid, first_id)
+                namespaces.start_clocks_from_parent(pid)
+                child.send(b"\1")
+            except OSError:
+                child.shutdown(socket.SHUT_WR)
+
+
+def _become_zygote(identity: int) -> NoReturn:
+    try:
+        requests, image, dev, proc, nursery, ladder, program, own_program, environ = range(4, 13)
+        linux.unshare(_NAMESPACES)
+        rootfs.private_propagation_in_child()
+        rootfs.attach_zygote_in_child(image, dev, proc, nursery)
+        linux.pivot_root_here()
+        namespaces.host_name_in_child()
+        linux.join_new_session_keyring()
+        os.setsid()
+        rlimits.set_fixed_in_child()
+        namespaces.become_in_child(identity)
+        capabilities.drop_all_in_child()
+        capabilities.no_new_privs_in_child()
+        own = os.pread(own_program, os.fstat(own_program).st_size, 0)
+        variables = init.variables(environ)
+        null = os.open("/dev/null", os.O_RDWR)
+        linux.keep_only((null, null, null, requests, ladder, program), inheritable=6)
+        init.default_signals()
+        linux.load_seccomp(own)
+        os.execve(init.RUNTIME_PROGRAM, [init.RUNTIME_PROGRAM], variables)
+    finally:
+        os._exit(1)
