@@ -153,19 +153,11 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     stores = await Stores.open(config, builder)
     logs = Logs(config.service_dir / "logs", config.account_id)
     budget = Budget(_BODY_BUDGET)
-
-    def image_digest(runtime: str) -> bytes:
-        digest = stores.images.digest(runtime)
-        if digest is None:  # removed since the function was made
-            text = f"There is no image of {runtime}: sandboxd image build {stores.images.serving(runtime)}"
-            raise ApiError("ServiceException", text, 500, fault="Service")
-        return bytes.fromhex(digest)
-
     scheduler = Scheduler(
         config,
         builder,
         logs,
-        image_digest,
+        lambda runtime: _image_digest(stores, runtime),
         lambda function, request: api.handle_invoke_door(function, request),
         budget,
         lambda function: api.credentials(function),
@@ -176,17 +168,7 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     scheduler.warm(version for store in stores for version in store.functions.all())
     events = EventMode(config, stores, neighbours)
     api = Api(config, stores, scheduler, events, logs, neighbours)
-    # Whoever is not yet known may hold only a part of what the service has: functions need the rest.
-    strangers = Budget(_BODY_BUDGET // 2, whole=budget)
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limits = HttpLimits(
-        body=api.body_limit, discard=2 * api.body_limit, connections=min(descriptors // 4, _CONNECTIONS)
-    )
-    doors = ((given.tcp, api.handle_tcp, api.admit_tcp), (given.unix, api.handle_unix, None))
-    servers = [
-        await serve(socket.socket(fileno=fd), handler, limits, strangers, api.refuse, _BACKLOG, api.oversized, admit)
-        for fd, handler, admit in doors
-    ]
+    servers = await _open_doors(given, api, budget)
     loop.add_signal_handler(signal.SIGTERM, end, "stop")
     os.set_blocking(given.beats, False)
     beating = loop.create_task(_beat(builder, given.beats, end))
@@ -207,6 +189,28 @@ async def _serve(config: Config, given: Inheritance, neighbours: Neighbours) -> 
     if reason != "stop":
         log.error("%s", reason)
         sys.exit(1)
+
+
+def _image_digest(stores: Stores, runtime: str) -> bytes:
+    digest = stores.images.digest(runtime)
+    if digest is None:  # removed since the function was made
+        text = f"There is no image of {runtime}: sandboxd image build {stores.images.serving(runtime)}"
+        raise ApiError("ServiceException", text, 500, fault="Service")
+    return bytes.fromhex(digest)
+
+
+async def _open_doors(given: Inheritance, api: Api, budget: Budget) -> list[Server]:
+    # Whoever is not yet known may hold only a part of what the service has: functions need the rest.
+    strangers = Budget(_BODY_BUDGET // 2, whole=budget)
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limits = HttpLimits(
+        body=api.body_limit, discard=2 * api.body_limit, connections=min(descriptors // 4, _CONNECTIONS)
+    )
+    doors = ((given.tcp, api.handle_tcp, api.admit_tcp), (given.unix, api.handle_unix, None))
+    return [
+        await serve(socket.socket(fileno=fd), handler, limits, strangers, api.refuse, _BACKLOG, api.oversized, admit)
+        for fd, handler, admit in doors
+    ]
 
 
 async def _beat(builder: Client, beats: int, end: Callable[[str], None]) -> None:
