@@ -24,6 +24,7 @@ from sandboxd.api.permissions import policy_text
 from sandboxd.api.revisions import KIND
 from sandboxd.api.routes import read_query
 from sandboxd.api.sessions import Session
+from sandboxd.api.tags import CODE_SIGNING_PREFIX
 from sandboxd.errors import ApiError
 from sandboxd.http import Request as HttpRequest
 from sandboxd.model.arn import LATEST, function_arn, layer_arn, parse_function_reference, parse_layer_reference
@@ -42,6 +43,7 @@ _ACTIONS = {
     "InvokeWithResponseStream": "InvokeFunction",
     "GetLayerVersionByArn": "GetLayerVersion",
 }
+_KEPT = (PREFIX, CODE_SIGNING_PREFIX)
 _BY_URL = "InvokeFunctionUrl"  # no operation: a request to a function's URL
 # Operations that concern no resource that a policy can name.
 ANY_RESOURCE = frozenset(
@@ -314,16 +316,17 @@ class Authorizer:
         found = []
         if "FunctionName" in members:
             found.append(self._function(members["FunctionName"], None, account))
-        mapping = self._mapping_at(self.resource("", members, account)) if "UUID" in members else None
+        mapping = self._kept_at(self.resource("", members, account)) if "UUID" in members else None
         document = mapping[0].settings.get(MAPPING, mapping[1]) if mapping else None
         if document is not None:
             found.append(document["FunctionArn"])
         return [{"lambda:functionarn": arn} for arn in found] or [{}]
 
-    def _mapping_at(self, resource: str) -> tuple[Store, str] | None:
-        """The store of an event source mapping's account, and by what it is kept there, by its ARN."""
+    def _kept_at(self, resource: str) -> tuple[Store, str] | None:
+        """The store of the account of an event source mapping or a code signing configuration, and by what it is kept
+        there, by its ARN."""
         parts = resource.split(":", 5)
-        store = self._stores.get(parts[4]) if len(parts) == 6 and parts[5].startswith(PREFIX) else None
+        store = self._stores.get(parts[4]) if len(parts) == 6 and parts[5].startswith(_KEPT) else None
         return None if store is None or parts[3] != self._region else (store, parts[5])
 
     def _function_at(self, resource: str) -> tuple[Store, str, str] | None:
@@ -368,7 +371,7 @@ class Authorizer:
         context |= {f"aws:requesttag/{key.lower()}": value for key, value in tags.items()}
         if tags or members.get("TagKeys"):
             context["aws:tagkeys"] = tuple(tags or members["TagKeys"])
-        found = self._function_at(resource) or self._mapping_at(resource)
+        found = self._function_at(resource) or self._kept_at(resource)
         # Of what is another account's a policy must not find out which tags it has, or that it is there.
         kept = found[0].settings.get("Tags", found[1]) if found and found[0].account == account else None
         return context | {f"aws:resourcetag/{key.lower()}": str(value) for key, value in (kept or {}).items()}

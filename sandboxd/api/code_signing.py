@@ -17,14 +17,13 @@ from sandboxd.api.configuration import now_text
 from sandboxd.api.lookup import Lookup
 from sandboxd.api.names import Names
 from sandboxd.api.pages import page, read_marker
-from sandboxd.api.tags import CODE_SIGNING, check_tags
+from sandboxd.api.tags import CODE_SIGNING, CODE_SIGNING_PREFIX, check_tags
 from sandboxd.errors import ApiError
 from sandboxd.store.settings import Document
 from sandboxd.store.store import Store
 
-_KIND, _OF_FUNCTION = CODE_SIGNING, "CodeSigning"
+_KIND, _OF_FUNCTION, _PREFIX = CODE_SIGNING, "CodeSigning", CODE_SIGNING_PREFIX
 _ALPHABET = string.ascii_lowercase + string.digits
-_PREFIX = "code-signing-config:"  # with a colon a key is no function's name
 
 
 class CodeSigningApi:

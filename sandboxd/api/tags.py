@@ -17,8 +17,9 @@ from sandboxd.api.names import Names
 from sandboxd.errors import ApiError
 from sandboxd.store.store import Store
 
-CODE_SIGNING = "CodeSigningConfig"  # the kind of their documents
-_KEPT = {PREFIX[:-1]: KIND, "code-signing-config": CODE_SIGNING}  # each by the end of its ARN
+CODE_SIGNING = "CodeSigningConfig"  # the kind of the documents of configurations
+CODE_SIGNING_PREFIX = "code-signing-config:"  # of their keys; with a colon a key is no function's name
+_KEPT = {PREFIX[:-1]: KIND, CODE_SIGNING_PREFIX[:-1]: CODE_SIGNING}  # each by the end of its ARN
 _MOST = 50  # https://docs.aws.amazon.com/lambda/latest/dg/configuration-tags.html
 
 

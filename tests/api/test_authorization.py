@@ -387,3 +387,20 @@ def test_a_mapping_is_judged_by_the_function_that_it_has_and_that_it_shall_have(
     ):
         assert error_of(call, **members)[:2] == ("AccessDeniedException", 403)
     alice.delete_event_source_mapping(UUID=mappings[0])
+
+
+def test_a_code_signing_configuration_is_judged_by_its_tags(endpoint: Endpoint, client: Any, users: Users) -> None:
+    publishers = {"SigningProfileVersionArns": [f"arn:aws:signer:us-east-1:{ACCOUNT}:/signing-profiles/p/0123456789"]}
+    mine, another = (
+        client.create_code_signing_config(AllowedPublishers=publishers, Tags={"Of": who})["CodeSigningConfig"]
+        for who in ("alice", "bob")
+    )
+    tagged = {"StringEquals": {"aws:ResourceTag/Of": "alice"}}
+    alice = users.add("alice", allow(["lambda:GetCodeSigningConfig", "lambda:ListTags"], Condition=tagged))
+    alice.get_code_signing_config(CodeSigningConfigArn=mine["CodeSigningConfigArn"])
+    assert alice.list_tags(Resource=mine["CodeSigningConfigArn"])["Tags"] == {"Of": "alice"}
+    for call, members in (
+        (alice.get_code_signing_config, {"CodeSigningConfigArn": another["CodeSigningConfigArn"]}),
+        (alice.list_tags, {"Resource": another["CodeSigningConfigArn"]}),
+    ):
+        assert error_of(call, **members)[:2] == ("AccessDeniedException", 403)
