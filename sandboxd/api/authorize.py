@@ -323,8 +323,7 @@ class Authorizer:
         return [{"lambda:functionarn": arn} for arn in found] or [{}]
 
     def _kept_at(self, resource: str) -> tuple[Store, str] | None:
-        """The store of the account of an event source mapping or a code signing configuration, and by what it is kept
-        there, by its ARN."""
+        """The store of a mapping's or a signing configuration's account, and by what it is kept there, by its ARN."""
         parts = resource.split(":", 5)
         store = self._stores.get(parts[4]) if len(parts) == 6 and parts[5].startswith(_KEPT) else None
         return None if store is None or parts[3] != self._region else (store, parts[5])
