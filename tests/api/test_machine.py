@@ -357,7 +357,7 @@ def test_any_order_of_changes(machine: type[Machine], pytestconfig: pytest.Confi
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=max(25, cases // 40), stateful_step_count=30, deadline=None, database=None,
+            max_examples=max(20, cases // 40), stateful_step_count=30, deadline=None, database=None,
             derandomize=not cases, phases=(Phase.explicit, Phase.generate), suppress_health_check=list(HealthCheck),
         ),
     )  # fmt: skip
