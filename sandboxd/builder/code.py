@@ -32,7 +32,7 @@ _NOTE = "trusted.sandboxd"  # a package's contents, which only root can say
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CPU_SECONDS = 120
 _PARTS, _DIVIDED = 2, 1 << 20  # extractors, of a package of more bytes; a small one is not worth a second process
-_MEMORY = 1 << 30
+_MEMORY = 1 << 30  # bytes of addresses, beyond those of the process that it is a fork of
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_TOPDIR_FL = 0x80086601, 0x40086602, 0x00020000  # <linux/fs.h>
 
 
@@ -138,13 +138,15 @@ def _confine(tree: int, package: int, result: int, uid: int, max_bytes: int, pro
     """All but these goes: descriptors, network, root directory, ids, capabilities, and at last most system calls."""
     linux.keep_only((0, 1, 2, package, result, tree))
     linux.unshare(linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS)
+    with open("/proc/self/statm") as file:
+        inherited = int(file.read().split()[0]) * resource.getpagesize()
     os.fchdir(_TREE)
     os.chroot(".")
     for kind, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, max_bytes + 1),
         (resource.RLIMIT_CPU, _CPU_SECONDS),
-        (resource.RLIMIT_AS, _MEMORY),
+        (resource.RLIMIT_AS, inherited + _MEMORY),
         (resource.RLIMIT_NOFILE, 16),
         (resource.RLIMIT_NPROC, 0),
     ):

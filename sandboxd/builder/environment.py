@@ -281,8 +281,8 @@ class Host:
         """Take one record from a child: fixed size, from code of ours, before any of the user's exists."""
         try:
             record, descriptors = door.receive(environment.channel)
-        except ConnectionResetError:  # it was killed with a word of ours unread
-            record, descriptors = b"", []
+        except ConnectionResetError:  # it ended with a word of ours unread: told once, ahead of what it said before
+            record, descriptors = door.receive(environment.channel)
         if not record:
             if environment.mother is not None:
                 environment.mother.unborn.pop(environment.channel, None)

@@ -34,7 +34,7 @@ POLICIES = {
     "names": ["x.org:7"],
 }
 DENIED = "arn:sandboxd:network:::203.0.113.5:81"  # to "denied", whose role permits everything else
-FLOWS = 400  # more than one environment may have or begin, fewer than it may have descriptors
+FLOWS = 900  # more than one environment may have or begin, fewer than it may have descriptors
 FLOOD = f"""
 import select, socket
 kept, answered = [], 0

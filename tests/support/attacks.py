@@ -117,7 +117,6 @@ def facts(canaries: Canaries, images: Path, words: list[str]) -> dict[str, Any]:
         "key": canaries.key,
         "hostname": socket.gethostname(),
         "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
-        "uptime": time.clock_gettime(time.CLOCK_BOOTTIME),
         "zeros": {str(clock): time.time() - time.clock_gettime(clock) for clock in (1, 4, 7)},
         "boot_time": int(_first("/proc/stat", r"^btime (\d+)")),
         "memory_kb": int(_first("/proc/meminfo", r"^MemTotal:\s*(\d+)")),

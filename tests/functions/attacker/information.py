@@ -39,9 +39,9 @@ def boot_id(host):
     return _read("/proc/sys/kernel/random/boot_id").decode().strip() == host["boot_id"]
 
 
-def _counts_from_boot(host, clock, seconds):
+def _counts_from_boot(host, clock, seconds, within=5):
     """Whether a clock of the machine, by its number, began when this one did; both are seen from the time of day."""
-    return abs(time.time() - seconds - host["zeros"][str(clock)]) < 5
+    return abs(time.time() - seconds - host["zeros"][str(clock)]) < within
 
 
 @attack
@@ -80,7 +80,7 @@ def uptime_by_file(host):
 def start_of_a_process(host):
     """The start of a process in ticks since the machine's boot."""
     ticks = int(_read("/proc/self/stat").rpartition(b")")[2].split()[19])
-    return abs(ticks / os.sysconf("SC_CLK_TCK") - host["uptime"]) < min(300, host["uptime"] / 2)
+    return _counts_from_boot(host, 7, ticks / os.sysconf("SC_CLK_TCK"), 30)  # it is some seconds old
 
 
 @attack
