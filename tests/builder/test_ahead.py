@@ -12,6 +12,7 @@ import pytest
 
 from sandboxd.builder import ahead
 from sandboxd.builder.ahead import STEMS, WARM_KINDS, Ahead
+from sandboxd.builder.zygotes import Zygotes
 from sandboxd.model.environment import EnvironmentSpec
 
 IMAGE = bytes(32)
@@ -22,11 +23,16 @@ class World:
 
     def __init__(self) -> None:
         self.numbers, self.booted, self.ended = itertools.count(), list[Any](), list[Any]()
-        self.ahead = Ahead(self, self.prepare, self.ended.append)  # type: ignore[arg-type]
+        # There is no such image, so nothing of it is forked.
+        zygotes = Zygotes(self, [], str, self.ended.append, self.ended.append)  # type: ignore[arg-type]
+        self.ahead = Ahead(self, self.prepare, zygotes, self.ended.append)  # type: ignore[arg-type]
         self.environ = os.memfd_create("environ")
 
-    def prepare(self) -> Any:
-        return SimpleNamespace(number=next(self.numbers), kind=(b"", 0), failure=None, exit_status=None, ending=False)
+    def prepare(self, mother: None) -> Any:
+        number = next(self.numbers)
+        return SimpleNamespace(
+            number=number, kind=(b"", 0), failure=None, exit_status=None, ending=False, mother=mother
+        )
 
     def boot(self, environment: Any, kind: tuple[bytes, int], environ: int) -> None:
         os.fstat(environ)
