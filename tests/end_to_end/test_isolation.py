@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from tests.conftest import Deployed
@@ -42,7 +43,8 @@ result = [total, ages, os.cpu_count(), load, host, len(uuids)]
         name = deployed("evaluate", MemorySize=memory, Environment={"Variables": variables})
         total, ages, processors, load, host, uuids = daemon.call(name, {"code": code})
         assert total == memory * 1024 and processors == os.cpu_count()
-        assert max(ages) < 120 and abs(ages[0] - ages[1]) < 3, "its machine booted when it was made"
+        builder = time.time() - daemon.room("builder").create_time()
+        assert max(ages) < builder + 1 and abs(ages[0] - ages[1]) < 3, "its machine booted when it was made"
         assert load == ["0.00"] * 3 and host == "sandbox\n" and uuids == 2
 
 
