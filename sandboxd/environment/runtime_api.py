@@ -148,7 +148,7 @@ class RuntimeApi:
         own = Budget(self._max_body + _HEADER_BYTES, whole=budget)
         return await serve(
             sock, self.handle, limits, own, _refusal, _BACKLOG, oversized=self._oversized, admission=self._refused,
-            streaming=self._streamed,
+            streaming=self._streamed, paced=True,
         )  # fmt: skip
 
     @property

@@ -168,7 +168,7 @@ class Sandbox:
         limits = HttpLimits(body=size, header=64 * 1024, connections=64)
         budget = Budget(4 * size, whole=self._ground.budget)
         handler = functools.partial(self._ground.door_handler, self._function)
-        return await serve(socket.socket(fileno=listening), handler, limits, budget, backlog=64)
+        return await serve(socket.socket(fileno=listening), handler, limits, budget, backlog=64, paced=True)
 
     def init_ended(self) -> None:
         """Its init phase is over."""
