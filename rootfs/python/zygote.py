@@ -19,10 +19,10 @@ def serve() -> None:
         return
     known = set(sys.modules)
     sys.path.insert(0, _LADDER)
-    from sandboxd.builder import zygote_main
+    import ladder
 
     sys.path.remove(_LADDER)
     sys.path_importer_cache.pop(_LADDER, None)
-    zygote_main.serve()
+    ladder.serve()
     for name in sys.modules.keys() - known:  # a function finds what it finds where there is no zygote
         del sys.modules[name]

@@ -90,6 +90,16 @@ def test_a_client_that_goes_away_leaves_the_function_to_its_end(daemon: Daemon, 
     eventually(lambda: [row["Invocations"] for row in daemon.environments(streaming)] == [2])
 
 
+def test_a_runtime_in_python_streams(daemon: Daemon, deployed: Deployed) -> None:
+    name = deployed("streaming_python")
+    chunks, complete = events(daemon, name, "word")
+    assert (whole(chunks), complete) == (b'one "word"', {})
+    chunks, complete = events(daemon, name, "fail")
+    assert whole(chunks) == b'one "fail"'
+    assert json.loads(complete["ErrorDetails"]) == {"errorType": "ValueError", "errorMessage": "in the middle"}
+    assert daemon.invoke(name, "all").body == b'one "all"'
+
+
 def test_what_does_not_come_to_run_is_an_error_of_http(daemon: Daemon) -> None:
     client = daemon.lambda_client
     with pytest.raises(client.exceptions.ResourceNotFoundException):
