@@ -262,7 +262,7 @@ class Cgroup:
             _write(directory, "cgroup.procs", "0")
 
     def open_procs(self) -> list[int]:
-        """cgroup.procs of every hierarchy, by which a process that holds them may enter."""
+        """cgroup.procs of every hierarchy: whoever holds them may move any process into the group."""
         return [os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=d) for d in self.directories.values()]
 
     def holds(self, *pids: int) -> bool:

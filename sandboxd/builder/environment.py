@@ -139,7 +139,7 @@ class Host:
             with step("fork"), theirs:
                 if mother is not None:
                     maker = 0
-                    self._ask(mother, ours, theirs, (facts[0], facts[1]), cgroup)
+                    mother.ask(ours, theirs, (facts[0], facts[1]))
                 else:
                     maker = self._fork_maker(theirs, (facts[0], facts[1]), cgroup)
             door.close_all(facts)
@@ -156,16 +156,6 @@ class Host:
             prctl.set_proctitle("sandboxd: spare environment")
             init.run_maker(channel, facts, self._program, cgroup.enter_self, init.start_by_exec)
         return maker
-
-    @staticmethod
-    def _ask(
-        mother: zygote.Zygote, ours: socket.socket, theirs: socket.socket, facts: tuple[int, int], cgroup: Cgroup
-    ) -> None:
-        groups = cgroup.open_procs()
-        try:
-            mother.ask(ours, theirs, facts, groups)
-        finally:
-            door.close_all(groups)
 
     def bind(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
         """Make a spare the environment of a spec: limits, mounts, link; pid 1 goes on as soon as it is there.
@@ -294,7 +284,7 @@ class Host:
             case init.Said.IN_NAMESPACES if environment.mother is not None:
                 first_id = environment.slot * namespaces.UIDS_PER_ENVIRONMENT
                 try:
-                    environment.mother.admit(first, first_id, environment.channel)
+                    environment.mother.admit(first, first_id, environment.channel, environment.cgroup)
                 except OSError as error:
                     environment.abandon("zygote", error.errno or 0)
             case init.Said.IN_NAMESPACES:

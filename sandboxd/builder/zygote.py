@@ -33,7 +33,8 @@ from sandboxd.errors import StepFailed
 from sandboxd.privsep import channel as door
 
 MARK = "var/runtime/zygote.py"  # an image whose runtime can be forked has it
-MAPPING = struct.Struct("!ii")  # pid, first id
+MAPPING = struct.Struct("!ii")  # pid, first id; with its channel, and cgroup.procs of each hierarchy
+_MAPPING_DESCRIPTORS = 5
 _LADDER = ("capabilities", "facts", "init", "link", "linux", "namespaces", "rlimits", "rootfs", "zygote_main")
 _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
 MEMORY_MB, PIDS = 128, 32
@@ -92,18 +93,21 @@ class Zygote:
     children: int = 0  # asked for
     unborn: dict[socket.socket, float] = field(default_factory=dict)  # their channels, and since when
 
-    def ask(self, ours: socket.socket, theirs: socket.socket, facts: tuple[int, int], groups: list[int]) -> None:
+    def ask(self, ours: socket.socket, theirs: socket.socket, facts: tuple[int, int]) -> None:
         """Ask for a child that becomes an environment; raises OSError where the zygote is gone or does not keep up."""
-        door.send(self.requests, b"\1", [theirs.fileno(), *facts, *groups])
+        door.send(self.requests, b"\1", [theirs.fileno(), *facts])
         self.children += 1
         self.unborn[ours] = time.monotonic()
 
-    def admit(self, pid: int, first_id: int, channel: socket.socket) -> None:
-        """Have a child's ids mapped and its clocks started; it is told to go on, or its channel is cut.
-
-        `pid` is what the child says: the kernel lets the mapper write the maps of nobody else's child.
+    def admit(self, pid: int, first_id: int, channel: socket.socket, cgroup: Cgroup) -> None:
+        """Have a child put into its cgroup, its ids mapped and its clocks started; it is told to go on, or its channel
+        is cut. `pid` is what the child says: the mapper does it for its own zygote's children only.
         """
-        door.send(self.mapper, MAPPING.pack(pid, first_id), [channel.fileno()])
+        groups = cgroup.open_procs()
+        try:
+            door.send(self.mapper, MAPPING.pack(pid, first_id), [channel.fileno(), *groups])
+        finally:
+            door.close_all(groups)
 
     def is_late(self) -> bool:
         """Whether a child takes so long that none may come any more."""
@@ -170,29 +174,42 @@ def _run_mapper(
         if not channel.recv(1):
             os._exit(1)
         signal.signal(signal.SIGCHLD, lambda *_: os._exit(0))  # without a zygote there is nothing to map
-        if os.fork() == 0:
+        zygote = os.fork()
+        if zygote == 0:
             channel.detach()
             _become_zygote(first_id + 1)
         namespaces.become_in_child(first_id)
         linux.close_from(4)
-        _map(channel)
+        _map(channel, zygote)
     finally:
         os._exit(1)
 
 
-def _map(channel: socket.socket) -> NoReturn:
+def _map(channel: socket.socket, zygote: int) -> NoReturn:
+    """A zygote itself never holds a way into a cgroup: who writes there by the host's root may move any process."""
     while True:
-        request, descriptors, _, _ = socket.recv_fds(channel, MAPPING.size, 1)
+        request, descriptors, _, _ = socket.recv_fds(channel, MAPPING.size, _MAPPING_DESCRIPTORS)
         if len(request) != MAPPING.size:
             os._exit(0)
         pid, first_id = MAPPING.unpack(request)
-        with socket.socket(fileno=descriptors[0]) as child:
+        first, *groups = descriptors
+        with socket.socket(fileno=first) as child:
             try:
+                if _parent(pid) != zygote:
+                    raise PermissionError(errno.EPERM, "no child of this zygote")
+                for group in groups:
+                    os.write(group, str(pid).encode())
                 namespaces.map_ids_from_parent(pid, first_id)
                 namespaces.start_clocks_from_parent(pid)
                 child.send(b"\1")
             except OSError:
                 child.shutdown(socket.SHUT_WR)
+        door.close_all(groups)
+
+
+def _parent(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
 
 
 def _become_zygote(identity: int) -> NoReturn:

@@ -17,7 +17,7 @@ import sys
 from sandboxd.builder import init
 
 REQUESTS, LADDER, PROGRAM = 3, 4, 5  # descriptors
-DESCRIPTORS = range(4, 9)  # of a request: channel, facts twice, and cgroup.procs of each hierarchy
+DESCRIPTORS = 3  # of a request: channel, facts twice
 _PLACE = "/mnt"
 
 
@@ -33,7 +33,7 @@ def serve() -> None:
     gc.collect()
     gc.freeze()  # every fork copies what a collection would touch
     while True:
-        request, descriptors, _, _ = socket.recv_fds(requests, 1, DESCRIPTORS.stop)
+        request, descriptors, _, _ = socket.recv_fds(requests, 1, DESCRIPTORS)
         if not request:
             os._exit(0)
         if os.fork() == 0:
@@ -45,13 +45,9 @@ def serve() -> None:
 
 
 def _become_environment(descriptors: list[int], program: bytes) -> None:
-    channel, common, own, *groups = descriptors
-
-    def enter_cgroup() -> None:
-        for group in groups:
-            os.write(group, b"0")
-
-    init.run_maker(socket.socket(fileno=channel), (common, own), program, enter_cgroup, init.start_here)
+    channel, common, own = descriptors
+    # Into its cgroup it is put from outside, while it waits for its ids.
+    init.run_maker(socket.socket(fileno=channel), (common, own), program, lambda: None, init.start_here)
     _renew_random()
 
 

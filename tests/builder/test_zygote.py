@@ -127,6 +127,7 @@ def test_a_zygote_is_renewed_after_so_many_children(machine: None) -> None:
         ("keep_capabilities", "CapPrm of its child is"),
         ("keep_filter", "Seccomp_filters of its child is 1"),
         ("keep_ids", "ended: ('last user namespace', 1)"),
+        ("lie", "ended: ('child', 0)"),
         ("hang", "a zygote's child did not come"),
         ("end", "ended: ('child', 0)"),
     ],
@@ -137,6 +138,8 @@ def test_a_zygote_that_is_no_good_is_done_without(machine: None, change: str, sa
     with own:
         assert not own.call(own.deploy(packages.load("evaluate"), "served"), {"code": IS_CHILD})
         eventually(lambda: said in own.log())
+        builder = own.room("builder")
+        assert Path(f"/proc/{builder.pid}/cgroup").read_text() == Path(f"/proc/{builder.ppid()}/cgroup").read_text()
         other = own.deploy(packages.load("evaluate"), "served-too")
         assert not own.call(other, {"code": IS_CHILD})
 
@@ -159,6 +162,7 @@ def bad_ladder(room: str, change: str) -> None:
         "keep_capabilities": "init.DROP[:] = [step for step in init.DROP if step[0] != 'capabilities']",
         "keep_filter": "init.DROP[:] = [step for step in init.DROP if step[0] != 'seccomp']",
         "keep_ids": "init.namespaces.become_in_child = lambda identity: None",
+        "lie": "os.getpid = lambda: 1",  # as which the builder stands in its pid namespace
         "hang": "import time; init.run_maker = lambda *_: time.sleep(1000)",
         "end": "os._exit(1)",
     }[change]
