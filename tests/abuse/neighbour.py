@@ -18,7 +18,7 @@ CALLS = 300
 FLOOR_SECONDS = 0.002
 RATIO = 3
 _TRIES = 5
-_LOOK_SECONDS = 0.1
+_LOOK_SECONDS = 1.0  # a look at a room takes milliseconds, which the caller then waits for its processor
 _MIB = 1 << 20
 
 

@@ -3,6 +3,8 @@
 import contextlib
 import glob
 import os
+import re
+import subprocess
 import time
 from pathlib import Path
 
@@ -76,3 +78,14 @@ def test_few_templates_are_kept(volumes) -> None:
         maker._template(size)
     assert len(maker._templates) == _MAX_TEMPLATES and TEMPLATE_MB in maker._templates
     assert sum(len(data) for extents in maker._templates.values() for _, data in extents) < 16 * MIB
+
+
+def test_the_kernel_has_no_inode_tables_to_write_behind_a_mount(volumes, tmp_path: Path) -> None:
+    maker, _ = volumes
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(TEMPLATE_MB * MIB)
+        for offset, data in maker._template(TEMPLATE_MB):
+            os.pwrite(file.fileno(), data, offset)
+    groups = subprocess.run(["dumpe2fs", image], check=True, capture_output=True, text=True).stdout
+    assert groups.count("ITABLE_ZEROED") == len(re.findall(r"^Group \d+:", groups, re.MULTILINE)) > 1
