@@ -207,17 +207,21 @@ class Cgroup:
         self.by_controller: dict[str, int] = {}
         self.v2: dict[str, bool] = {}
         self.unified = -1
+        self._limits = (0, 0)
 
     def limit(self, *, memory_mb: int, pids: int) -> None:
         """Set the limits, CPU as for the init phase, and read them back.
 
         Where all want CPU, each gets it in proportion to its memory, as on AWS: small ones that spin take from a large
-        one no more than their small parts.
+        one no more than their small parts. A stem whose function is of the size that it booted with has them already.
         """
+        if (memory_mb, pids) == self._limits:
+            return
         self._limit_memory(memory_mb)
         _set(self.by_controller["cpu"], "cpu.weight" if self.v2["cpu"] else "cpu.shares", str(cpu_weight(memory_mb)))
         self.limit_cpu(INIT_CPU_QUOTA)
         _set(self.by_controller["pids"], "pids.max", str(pids))
+        self._limits = memory_mb, pids
 
     def _limit_memory(self, memory_mb: int) -> None:
         """Limit memory, without swap; on v2 an out-of-memory kill takes the whole group."""

@@ -31,6 +31,7 @@ ASK_SECONDS = 1.0  # how long an event waits for a runtime that has answered but
 _FIRST_SAMPLE_SECONDS = 1.0  # of memory, in a long invocation; then
 _SAMPLE_SECONDS = 5.0
 _EXIT_TURNS = 3  # of the loop: connect, send and exit may lie in one turn's events, in any order
+_INIT_CPU_SECONDS = 0.01  # beyond its init phase; whoever is answered by then waits for no other process
 _MIB = 1024 * 1024
 
 # Times are time.monotonic(): it is what the loop's timers go by, but uvloop's own clock has steps of a millisecond.
@@ -90,8 +91,8 @@ class Environment:
 
     @property
     def memory(self) -> int:
-        """The most memory seen in use, in bytes, when it was last looked at."""
-        return self._sandbox.memory_seen
+        """The most memory seen in use, in bytes, when it was last looked at; never 0 of one that is initialised."""
+        return self._sandbox.memory_seen or self._sandbox.max_memory()
 
     def row(self) -> dict[str, Any]:
         """What people are shown of it."""
@@ -310,7 +311,7 @@ class Environment:
         if self.state is State.INIT:
             self._init_seconds = time.monotonic() - self._booted_at
             self._go(State.IDLE)
-            self._sandbox.init_ended()
+            self._loop.call_later(_INIT_CPU_SECONDS, self._sandbox.init_ended)
         elif self.state is State.ANSWERED:
             if self._timer is not None:
                 self._timer.cancel()

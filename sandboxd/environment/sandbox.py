@@ -172,8 +172,6 @@ class Sandbox:
 
     def init_ended(self) -> None:
         """Its init phase is over."""
-        if self._ahead:  # it holds memory long before an invocation ends
-            self.max_memory()
         self._ground.builder.init_ended(self._id)
 
     def freeze(self) -> None:

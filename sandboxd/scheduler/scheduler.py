@@ -142,9 +142,9 @@ class Scheduler:
 
     def _make(self, environment_id: int, function: FunctionVersion, ahead: bool = False) -> Environment:
         digest = self._image_digest(function.runtime)
-        self._warm(function, digest)
         environment = Environment(environment_id, function, digest, self._ground, self._on_lost, ahead)
         self._environments[environment_id] = environment
+        self._loop.call_soon(self._warm, function, digest)  # the builder hears of this one first
         return environment
 
     def warm(self, functions: Iterable[FunctionVersion]) -> None:
