@@ -20,6 +20,7 @@ from sandboxd.environment.lifecycle import Lifecycle, State
 from sandboxd.environment.platform_log import platform_log, timestamp
 from sandboxd.environment.runtime_api import Answer, Event, InitError, RuntimeApi
 from sandboxd.environment.sandbox import EnvironmentEnded, Ground, Sandbox
+from sandboxd.environment.turns import ANSWER, after_turns
 from sandboxd.environment.verdict import Ending, RuntimeExit, Timeout, Verdict, judge
 from sandboxd.errors import SandboxdError
 from sandboxd.model.function import FunctionVersion
@@ -274,7 +275,7 @@ class Environment:
         duration = (self._ended_at or time.monotonic()) - began
         self._unreported = functools.partial(self._report, invocation, verdict, duration, init_seconds, ending)
         if not invocation.tail:
-            self._loop.call_soon(self._settle)
+            after_turns(self._loop, ANSWER, self._settle)
             return verdict.result()
         self._settle()
         return verdict.result(self._output.tail())
@@ -343,13 +344,7 @@ class Environment:
     def exited(self, exited: Exited) -> None:
         """The runtime process ended. What it wrote before may still be on its way through the loop."""
         self._exit = RuntimeExit(exited.status, exited.out_of_memory)
-        self._after_turns(_EXIT_TURNS)
-
-    def _after_turns(self, turns: int) -> None:
-        if turns:
-            self._loop.call_soon(self._after_turns, turns - 1)
-        else:
-            self._on_exit()
+        after_turns(self._loop, _EXIT_TURNS, self._on_exit)
 
     def _on_exit(self) -> None:
         assert self._exit is not None

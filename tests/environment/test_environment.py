@@ -74,6 +74,7 @@ def test_cold_then_warm(tmp_path: Path) -> None:
                 r"arn:aws:lambda:us-east-1::runtime:0{64}\nloaded\nSTART ",
                 log,
             )
+            await asyncio.sleep(0.05)
             assert stage.builder.inits_ended == [1]
 
     run(main())
@@ -437,7 +438,7 @@ def test_no_tail_unless_asked_for_and_the_report_all_the_same(tmp_path: Path) ->
             for _ in range(3):
                 result = await environment.run(make_invocation(environment.function, tail=False))
                 assert result.log_tail == b""
-            await asyncio.sleep(0)
+            await asyncio.sleep(0.01)
             log = stage.log(environment.function)
             assert re.findall("START|said|END|REPORT", log.partition("\n")[2]) == ["START", "said", "END", "REPORT"] * 3
 
