@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from sandboxd.environment.turns import ANSWER, after_turns
 from sandboxd.http import Budget, HttpLimits, Request, Response, Server, serve
 from sandboxd.model.invocation import ResponseStream
 
@@ -226,23 +225,11 @@ class RuntimeApi:
         self._turn = Turn.ANSWERED
         return self._listener.runtime_answered(answer)
 
-    def _accepted(self) -> asyncio.Future[Response]:
-        """Accept an answer, but let it go to its caller first: this wakes up a process, which would have its turn."""
-        accepted: asyncio.Future[Response] = self._loop.create_future()
-        after_turns(self._loop, ANSWER + 1, lambda: accepted.done() or accepted.set_result(_ACCEPTED))
-        return accepted
-
-    def _answer(self, request_id: str, is_error: bool, request: Request) -> Response | asyncio.Future[Response]:
+    def _answer(self, request_id: str, is_error: bool, request: Request, too_large: bool = False) -> Response:
         if isinstance(request.sink, _StreamedAnswer):
             failed = "lambda-runtime-function-error-type" in request.headers  # in the trailers
             answer = Answer(_error_body(request) if failed else b"", is_error=failed, streamed=True)
             return _ACCEPTED if request.sink.end(answer) else self._out_of_turn("InvocationResponse")
-        return self._refuse_answer(request_id, is_error, request) or self._accepted()
-
-    def _refuse_answer(
-        self, request_id: str, is_error: bool, request: Request, too_large: bool = False
-    ) -> Response | None:
-        """The refusal of an answer; where there is none it has gone its way."""
         if refused := self._out_of_order(request_id, is_error):
             return refused
         if request.headers.get("lambda-runtime-function-response-mode", "streaming") != "streaming":
@@ -253,7 +240,7 @@ class RuntimeApi:
             body = json.dumps({"errorType": _error_type(request)}).encode()
         if not self._listener.runtime_answered(Answer(body, _content_type(request), is_error, too_large)):
             return self._out_of_turn("InvocationResponse")
-        return None
+        return _ACCEPTED
 
     def _init_error(self, request: Request) -> Response:
         if self._turn is not Turn.STARTED:
@@ -266,9 +253,9 @@ class RuntimeApi:
         """Answer a request whose body breaks the limit: an answer in its turn ends the invocation all the same."""
         match = _ANSWER.fullmatch(request.target.partition("?")[0])
         if match and request.method == "POST":
-            refused = self._refuse_answer(match[1], match[2] == "error", request, too_large=True)
-            if refused:
-                return refused
+            answer = self._answer(match[1], match[2] == "error", request, too_large=True)
+            if answer is not _ACCEPTED:
+                return answer
         return _error(413, "RequestEntityTooLarge", f"Exceeded maximum allowed payload size ({self._max_body} bytes).")
 
     def _out_of_turn(self, wanted: str) -> Response:
