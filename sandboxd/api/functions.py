@@ -6,7 +6,7 @@ Room: service. May: change the store, retire environments.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -58,11 +58,13 @@ class FunctionsApi:
         logs: Logs,
         downloads: Downloads,
         tasks: Tasks,
+        warm: Callable[[Iterable[FunctionVersion]], None],
     ) -> None:
         self._store, self._configurations, self._names = store, configurations, names
         self._lookup, self._changes, self._versions, self._code_signing = lookup, changes, versions, code_signing
         self._layers, self._packages, self._reclaimer, self._allotments = layers, packages, reclaimer, allotments
         self._roles, self._logs, self._downloads, self._tasks = roles, logs, downloads, tasks
+        self._warm = warm
 
     def operations(self) -> Operations:
         """What the model's operations are done by."""
@@ -243,6 +245,7 @@ class FunctionsApi:
             assert latest is not None
             await self._store.functions.settle(*(_settled(version) for version in (latest, published) if version))
             self._allotments.apply(name)
+            self._warm([latest])  # whoever makes a function is about to invoke it
             if previous is not None:
                 self._reclaimer.retire(previous)
         finally:

@@ -83,22 +83,9 @@ class Handlers:
         code_signing = CodeSigningApi(store, names, lookup)
         layers = LayersApi(store, host.stores, names, host.reclaimer, packages, host.downloads)
         self.functions = FunctionsApi(
-            store,
-            configurations,
-            names,
-            lookup,
-            changes,
-            versions,
-            code_signing,
-            layers,
-            packages,
-            host.reclaimer,
-            allotments,
-            self.roles,
-            host.logs,
-            host.downloads,
-            host.tasks,
-        )
+            store, configurations, names, lookup, changes, versions, code_signing, layers, packages, host.reclaimer,
+            allotments, self.roles, host.logs, host.downloads, host.tasks, scheduler.warm,
+        )  # fmt: skip
         urls = Urls(store.settings, store.account, host.places)
         self._event_sources = EventSourcesApi(
             store,

@@ -5,7 +5,7 @@ Room: service. May: name types.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from sandboxd.model.function import FunctionVersion
@@ -19,6 +19,10 @@ class Scheduler(Protocol):
 
     async def invoke(self, invocation: Invocation) -> InvocationResult:
         """Run a function once. Raises ApiError (TooManyRequestsException, ServiceException)."""
+        ...
+
+    def warm(self, functions: Iterable[FunctionVersion]) -> None:
+        """Have these functions' runtimes booted ahead of their first invocation."""
         ...
 
     def retire(self, key: str) -> None:

@@ -17,7 +17,7 @@ import os
 import socket
 import threading
 import zipfile
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,7 @@ class EchoScheduler:
     def __init__(self) -> None:
         self.invocations: list[Invocation] = []
         self.retired: list[str] = []  # name and version
+        self.warmed: list[str] = []  # runtimes
         self.reserved: dict[str, int] = {}
         self.provisioned: dict[str, dict[str, int]] = {}  # by function and number of the version
         self.standings: dict[str, Standing] = {}  # by number of the version
@@ -71,6 +72,9 @@ class EchoScheduler:
             raise self.raises
         tail = b"START\nEND\n" if invocation.tail else b""
         return InvocationResult(Outcome.OK, invocation.payload, function_error=self.function_error, log_tail=tail)
+
+    def warm(self, functions: Iterable[FunctionVersion]) -> None:
+        self.warmed += [function.runtime for function in functions]
 
     def retire(self, key: str) -> None:
         self.retired.append(":".join(key.split(":")[-3:-1]))

@@ -53,6 +53,16 @@ def test_pending_then_active(client: Any) -> None:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+0000", shown["LastModified"])
 
 
+def test_runtimes_are_booted_ahead_for_what_was_just_made(endpoint: Endpoint, client: Any) -> None:
+    endpoint.create()
+    client.get_waiter("function_active_v2").wait(FunctionName="hello", WaiterConfig={"Delay": 0})
+    runtime = client.get_function_configuration(FunctionName="hello")["Runtime"]
+    deadline = time.monotonic() + 5
+    while endpoint.scheduler.warmed != [runtime]:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_update_of_code_and_configuration(endpoint: Endpoint, client: Any) -> None:
     endpoint.create()
     updated = client.update_function_code(FunctionName="hello", ZipFile=package("x = 1"))
