@@ -39,6 +39,7 @@ _LADDER = ("capabilities", "facts", "init", "link", "linux", "namespaces", "rlim
 _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
 MEMORY_MB, PIDS = 128, 32
 _LATE_SECONDS = 10.0
+_PF_EXITING = 0x4  # of include/linux/sched.h: set once, before anything is given back
 _CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 _NAMESPACES_OF_ITS_OWN = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
@@ -157,6 +158,27 @@ def check_confined(pid: int, uid: int) -> None:
     for name in _NAMESPACES_OF_ITS_OWN:
         if os.stat(f"/proc/{pid}/ns/{name}").st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
             raise StepFailed("zygote", errno.EPERM, f"its child has the builder's {name} namespace")
+
+
+def check_alone(cgroup: Cgroup, *pids: int) -> None:
+    """Raise StepFailed where a group holds anything but these processes, of one thread each.
+
+    To be asked after `check_confined` of them all: nobody else can then make one more, and what they fork from then on
+    is born without what they have given up. From outside only the mapper puts a process in, of which it is asked once,
+    and it has done so when these are found there.
+    """
+    others = {thread for thread in cgroup.threads() ^ set(pids) if thread in pids or not _is_exiting(thread)}
+    if others:
+        raise StepFailed("zygote", errno.EPERM, f"its child is not alone in its group ({len(others)})")
+
+
+def _is_exiting(thread: int) -> bool:
+    """Whether a thread has run its last instruction, as the maker has, which may stay for a moment."""
+    try:
+        with open(f"/proc/{thread}/stat") as file:
+            return bool(int(file.read().rpartition(")")[2].split()[6]) & _PF_EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _run_mapper(

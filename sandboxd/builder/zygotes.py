@@ -141,12 +141,14 @@ class Zygotes:
             self.give_up(kind)
 
     def confirm(self, environment: Environment) -> bool:
-        """Whether an environment has given up what every environment gives up; of a zygote's child, the kernel says."""
+        """Whether an environment has given up what every environment gives up, and is but its two processes; of a
+        zygote's child, the kernel says."""
         if environment.mother is None:
             return True
         try:
             zygote.check_confined(environment.runtime, self._host.function_uid(environment.slot))
             zygote.check_confined(environment.pid1, self._host.uid(environment.slot))
+            zygote.check_alone(environment.cgroup, environment.pid1, environment.runtime)
         except (StepFailed, OSError) as error:
             environment.failure = ("zygote", error.errno or errno.EPERM)
             log.error("%s", error)
