@@ -146,9 +146,9 @@ class Zygotes:
         if environment.mother is None:
             return True
         try:
-            zygote.check_confined(environment.runtime, self._host.function_uid(environment.slot))
-            zygote.check_confined(environment.pid1, self._host.uid(environment.slot))
-            zygote.check_alone(environment.cgroup, environment.pid1, environment.runtime)
+            uids = {environment.pid1: self._host.uid(environment.slot)}
+            uids[environment.runtime] = self._host.function_uid(environment.slot)
+            zygote.check_child(environment.cgroup, uids)
         except (StepFailed, OSError) as error:
             environment.failure = ("zygote", error.errno or errno.EPERM)
             log.error("%s", error)
