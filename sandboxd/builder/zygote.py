@@ -186,8 +186,13 @@ def _check_confined(thread: int, uids: Mapping[int, int]) -> None:
         if said.get(name) != values:
             raise StepFailed("zygote", errno.EPERM, f"{name} of its child is {' '.join(said.get(name, ['unknown']))}")
     for name in _NAMESPACES_OF_ITS_OWN:
-        if os.stat(f"/proc/{thread}/ns/{name}").st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
+        if os.stat(f"/proc/{thread}/ns/{name}").st_ino == _own_namespace(name):
             raise StepFailed("zygote", errno.EPERM, f"its child has the builder's {name} namespace")
+
+
+@functools.cache  # it stays
+def _own_namespace(name: str) -> int:
+    return os.stat(f"/proc/self/ns/{name}").st_ino
 
 
 def _is_exiting(thread: int) -> bool:
