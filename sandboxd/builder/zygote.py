@@ -150,30 +150,23 @@ def check_child(cgroup: Cgroup, uids: Mapping[int, int]) -> None:
     """Raise StepFailed where the kernel does not say of a child that its group holds these processes and no other, each
     with its uid, and that every thread of theirs has given everything up.
 
-    A thread or process is born with what its maker has. So where none is listed but who was found without anything
-    before that, there never will be. From outside only the mapper puts one in, of which it is asked once, and it has
-    done so when these are found there.
+    A thread or process is born with what its maker has. So where none is listed but who was found without anything, or
+    at its end, before that, there never will be. From outside only the mapper puts one in, of which it is asked once,
+    and it has done so when these are found there.
     """
     known: set[int] = set()
     for _ in range(_LOOKS):
         threads = cgroup.threads()
-        if threads == known and uids.keys() <= known:
+        if threads <= known and uids.keys() <= threads:
             return
-        known = {thread for thread in threads if thread in known or _is_confined(thread, uids)}
+        for thread in threads - known:
+            try:
+                _check_confined(thread, uids)
+            except (StepFailed, FileNotFoundError, ProcessLookupError):
+                if thread in uids or not _is_exiting(thread):
+                    raise
+        known |= threads
     raise StepFailed("zygote", errno.EPERM, "its child's threads come and go")
-
-
-def _is_confined(thread: int, uids: Mapping[int, int]) -> bool:
-    """Whether it is there; raises StepFailed where it is and has not given everything up."""
-    try:
-        _check_confined(thread, uids)
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    except StepFailed:
-        if _is_exiting(thread):
-            return False
-        raise
-    return True
 
 
 def _check_confined(thread: int, uids: Mapping[int, int]) -> None:
@@ -196,7 +189,7 @@ def _own_namespace(name: str) -> int:
 
 
 def _is_exiting(thread: int) -> bool:
-    """Whether a thread has run its last instruction, as the maker has, which may stay for a moment."""
+    """Whether a thread has run its last instruction: the maker, to begin with, may stay for a moment."""
     try:
         with open(f"/proc/{thread}/stat") as file:
             return bool(int(file.read().rpartition(")")[2].split()[6]) & _PF_EXITING)
