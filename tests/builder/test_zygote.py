@@ -6,6 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -128,6 +129,18 @@ def test_a_zygote_is_renewed_after_so_many_children(machine: None) -> None:
         assert own.call("first", {"code": IS_CHILD}), "what it bore lives on"
 
 
+def test_a_crowd_of_children_comes_one_by_one_where_its_group_has_no_room(machine: None) -> None:
+    own = Daemon()
+    own.launcher = launcher("tests.builder.test_zygote:room_for_one")
+    with own:
+        name = child(own, "first")
+        old = the_zygote(own)
+        with ThreadPoolExecutor(8) as pool:
+            crowd = pool.map(lambda _: own.call(name, {"code": f"import time; time.sleep(1); {IS_CHILD}"}), range(8))
+            assert all(crowd), own.log()
+        assert old.is_running() and "ended" not in own.log()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -163,6 +176,11 @@ def few_children(room: str, _: str) -> None:
         from sandboxd.builder import zygotes
 
         zygotes.CHILDREN = 4
+
+
+def room_for_one(room: str, _: str) -> None:
+    if room.startswith("sandboxd.builder."):
+        zygote.PIDS = 3  # mapper, zygote and a child
 
 
 def bad_ladder(room: str, change: str) -> None:
