@@ -10,6 +10,7 @@ a moment, so that what they cost is nobody's latency.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -80,8 +81,9 @@ class Ahead:
         try:
             child = self._prepare(mother)
         except StepFailed as error:
-            log.warning("%s", error)
-            self._zygotes.give_up(kind)
+            if error.errno != errno.EAGAIN:  # it is behind with those that it was asked for: no reason to end them
+                log.warning("%s", error)
+                self._zygotes.give_up(kind)
             return None
         try:
             self._host.boot(child, kind, self._warm[kind])

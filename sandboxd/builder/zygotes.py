@@ -70,7 +70,8 @@ class Zygotes:
         """Whether a kind should have a zygote, or a new one."""
         held = self._held.get(kind)
         if held is not None:
-            return held.zygote.children >= CHILDREN or time.monotonic() > held.until
+            served = held.zygote.children >= CHILDREN or time.monotonic() > held.until
+            return served and not held.zygote.unborn  # somebody waits for these, and they would go with it
         return time.monotonic() > self._without.get(kind, 0.0) and zygote.can_fork(kind[0].hex())
 
     def _make(self, kind: Kind, environ: int) -> _Held:

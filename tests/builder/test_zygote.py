@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from sandboxd.builder import zygote
+from sandboxd.builder.zygotes import Zygotes, _Held
 from tests.support import packages
 from tests.support.daemon import FUNCTIONS, Daemon
 from tests.support.patched import launcher
@@ -127,6 +129,18 @@ def test_a_zygote_is_renewed_after_so_many_children(machine: None) -> None:
         eventually(lambda: not old.is_running())
         assert the_zygote(own) != old
         assert own.call("first", {"code": IS_CHILD}), "what it bore lives on"
+
+
+def test_it_is_not_renewed_while_somebody_waits_for_its_child() -> None:
+    kind = bytes(32), 0
+    renewed = Zygotes(None, [], str, print, print)  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        old = zygote.Zygote(ours, theirs, unborn={ours: time.monotonic()})
+        renewed._held[kind] = _Held(old, None, until=0.0)  # type: ignore[arg-type]
+        assert not renewed.wants(kind)
+        old.unborn.clear()
+        assert renewed.wants(kind)
 
 
 def test_a_crowd_of_children_comes_one_by_one_where_its_group_has_no_room(machine: None) -> None:
