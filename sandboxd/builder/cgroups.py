@@ -273,6 +273,10 @@ class Cgroup:
         """Whether these processes are in the group."""
         return {str(pid) for pid in pids} <= set(_read(self.unified, "cgroup.procs").split())
 
+    def threads(self) -> set[int]:
+        """Every thread in the group; the number of one that has just gone may be 0."""
+        return {int(number) for number in _read(self.unified, "cgroup.threads").split()}
+
     def open_freeze(self) -> int:
         """The switch that the service freezes and thaws by: one write, no trip through the builder."""
         return os.open("cgroup.freeze", os.O_WRONLY | os.O_CLOEXEC, dir_fd=self.unified)

@@ -67,6 +67,7 @@ class Environment:
     tmp: int  # a volume of the default size, made ahead; -1 once used
     memory: int  # what will be its /proc/meminfo, open for writing; -1 once it has ended
     mother: zygote.Zygote | None = None  # of whom it is a child; else the builder's own
+    admitted: bool = False  # of a zygote's child: its mapper was asked to let it in
     spec: EnvironmentSpec | None = None
     address: IPv4Address | None = None
     plan: tuple[bytes, list[int]] | None = None  # what pid 1 still waits for
@@ -281,7 +282,10 @@ class Host:
             return Building.OVER
         said, first, second, name = init.RECORD.unpack(record)
         match said:
+            case init.Said.IN_NAMESPACES if environment.admitted:  # nobody follows whom it has let in
+                environment.abandon("zygote", errno.EPERM)
             case init.Said.IN_NAMESPACES if environment.mother is not None:
+                environment.admitted = True
                 first_id = environment.slot * namespaces.UIDS_PER_ENVIRONMENT
                 try:
                     environment.mother.admit(first, first_id, environment.channel, environment.cgroup)

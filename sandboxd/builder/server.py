@@ -76,7 +76,7 @@ class Server:
         self._by_pid: dict[int, Environment] = {}
         self._ending: set[Environment] = set()
         self._zygotes = Zygotes(host, zygotes_files, self._next_name, self._begin_zygote, self._end)
-        self._ahead = Ahead(host, self._prepare, self._zygotes, self._end)
+        self._ahead = Ahead(host, self._prepare, self._zygotes, self._end, config.memory)
         self._made = 0
         self._unclaimed: dict[int, int] = {}  # exit statuses that overtook the record that names their process
         self._selector = selectors.EpollSelector()

@@ -20,6 +20,7 @@ import socket
 import struct
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import NoReturn
@@ -37,9 +38,13 @@ MAPPING = struct.Struct("!ii")  # pid, first id; with its channel, and cgroup.pr
 _MAPPING_DESCRIPTORS = 5
 _LADDER = ("capabilities", "facts", "init", "link", "linux", "namespaces", "rlimits", "rootfs", "zygote_main")
 _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
-MEMORY_MB, PIDS = 128, 32
+MEMORY_MB = 512  # what a child copies before it is in a group of its own stays counted here: 0.6 MB of each
+PIDS = 32
 _LATE_SECONDS = 10.0
-_CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+_LOOKS = 8
+_PF_EXITING = 0x4  # of include/linux/sched.h: set once, before anything is given back
+_GIVEN_UP: dict[str, list[str]] = {name: ["0" * 16] for name in ("CapBnd", "CapInh", "CapPrm", "CapEff", "CapAmb")}
+_GIVEN_UP |= {"Groups": [], "NoNewPrivs": ["1"], "Seccomp": ["2"], "Seccomp_filters": ["2"]}
 _NAMESPACES_OF_ITS_OWN = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 
 
@@ -142,21 +147,55 @@ def fork(cgroup: Cgroup, image: str, given: list[int], first_id: int) -> tuple[Z
         door.close_all(mounts)
 
 
-def check_confined(pid: int, uid: int) -> None:
-    """Raise StepFailed where the kernel does not say of a child that it has given everything up."""
-    wanted: dict[str, list[str]] = {"Uid": [str(uid)] * 4, "Gid": [str(uid)] * 4, "Groups": [], "NoNewPrivs": ["1"],
-                                    "Seccomp": ["2"], "Seccomp_filters": ["2"]}  # fmt: skip
-    wanted |= {name: ["0" * 16] for name in _CAPABILITIES}
-    with open(f"/proc/{pid}/status") as file:
-        for line in file:
-            name, _, values = line.partition(":")
-            if name in wanted and values.split() != wanted.pop(name):
-                raise StepFailed("zygote", errno.EPERM, f"{name} of its child is {values.strip()}")
-    if wanted:
-        raise StepFailed("zygote", errno.EPERM, f"nothing is known of {sorted(wanted)}")
+def check_child(cgroup: Cgroup, uids: Mapping[int, int]) -> None:
+    """Raise StepFailed where the kernel does not say of a child that its group holds these processes and no other, each
+    with its uid, and that every thread of theirs has given everything up.
+
+    A thread or process is born with what its maker has. So where none is listed but who was found without anything, or
+    at its end, before that, there never will be. From outside only the mapper puts one in, of which it is asked once,
+    and it has done so when these are found there.
+    """
+    known: set[int] = set()
+    for _ in range(_LOOKS):
+        threads = cgroup.threads()
+        if threads <= known and uids.keys() <= threads:
+            return
+        for thread in threads - known:
+            try:
+                _check_confined(thread, uids)
+            except (StepFailed, FileNotFoundError, ProcessLookupError):
+                if thread in uids or not _is_exiting(thread):
+                    raise
+        known |= threads
+    raise StepFailed("zygote", errno.EPERM, "its child's threads come and go")
+
+
+def _check_confined(thread: int, uids: Mapping[int, int]) -> None:
+    with open(f"/proc/{thread}/status") as file:
+        said = {name: values.split() for name, _, values in (line.partition(":") for line in file)}
+    uid = uids.get(int(said["Tgid"][0]))
+    if uid is None:
+        raise StepFailed("zygote", errno.EPERM, "its child keeps another process")
+    for name, values in {"Uid": [str(uid)] * 4, "Gid": [str(uid)] * 4, **_GIVEN_UP}.items():
+        if said.get(name) != values:
+            raise StepFailed("zygote", errno.EPERM, f"{name} of its child is {' '.join(said.get(name, ['unknown']))}")
     for name in _NAMESPACES_OF_ITS_OWN:
-        if os.stat(f"/proc/{pid}/ns/{name}").st_ino == os.stat(f"/proc/self/ns/{name}").st_ino:
+        if os.stat(f"/proc/{thread}/ns/{name}").st_ino == _own_namespace(name):
             raise StepFailed("zygote", errno.EPERM, f"its child has the builder's {name} namespace")
+
+
+@functools.cache  # it stays
+def _own_namespace(name: str) -> int:
+    return os.stat(f"/proc/self/ns/{name}").st_ino
+
+
+def _is_exiting(thread: int) -> bool:
+    """Whether a thread has run its last instruction: the maker, to begin with, may stay for a moment."""
+    try:
+        with open(f"/proc/{thread}/stat") as file:
+            return bool(int(file.read().rpartition(")")[2].split()[6]) & _PF_EXITING)
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def _run_mapper(

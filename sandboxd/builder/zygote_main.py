@@ -13,12 +13,14 @@ import os
 import signal
 import socket
 import sys
+import time
 
 from sandboxd.builder import init
 
 REQUESTS, LADDER, PROGRAM = 3, 4, 5  # descriptors
 DESCRIPTORS = 3  # of a request: channel, facts twice
 _PLACE = "/mnt"
+_RETRY_SECONDS = 0.001
 
 
 def serve() -> None:
@@ -36,12 +38,21 @@ def serve() -> None:
         request, descriptors, _, _ = socket.recv_fds(requests, 1, DESCRIPTORS)
         if not request:
             os._exit(0)
-        if os.fork() == 0:
+        if _fork() == 0:
             requests.detach()  # `init` closes it, and gives its number to another
             _become_environment(descriptors, program)
             return
         for descriptor in descriptors:
             os.close(descriptor)
+
+
+def _fork() -> int:
+    """As os.fork; where too many are on their way into cgroups of their own, when there is room for one more."""
+    while True:
+        try:
+            return os.fork()
+        except BlockingIOError:  # pids.max
+            time.sleep(_RETRY_SECONDS)
 
 
 def _become_environment(descriptors: list[int], program: bytes) -> None:

@@ -70,7 +70,8 @@ class Zygotes:
         """Whether a kind should have a zygote, or a new one."""
         held = self._held.get(kind)
         if held is not None:
-            return held.zygote.children >= CHILDREN or time.monotonic() > held.until
+            served = held.zygote.children >= CHILDREN or time.monotonic() > held.until
+            return served and not held.zygote.unborn  # somebody waits for these, and they would go with it
         return time.monotonic() > self._without.get(kind, 0.0) and zygote.can_fork(kind[0].hex())
 
     def _make(self, kind: Kind, environ: int) -> _Held:
@@ -141,12 +142,14 @@ class Zygotes:
             self.give_up(kind)
 
     def confirm(self, environment: Environment) -> bool:
-        """Whether an environment has given up what every environment gives up; of a zygote's child, the kernel says."""
+        """Whether an environment has given up what every environment gives up, and is but its two processes; of a
+        zygote's child, the kernel says."""
         if environment.mother is None:
             return True
         try:
-            zygote.check_confined(environment.runtime, self._host.function_uid(environment.slot))
-            zygote.check_confined(environment.pid1, self._host.uid(environment.slot))
+            uids = {environment.pid1: self._host.uid(environment.slot)}
+            uids[environment.runtime] = self._host.function_uid(environment.slot)
+            zygote.check_child(environment.cgroup, uids)
         except (StepFailed, OSError) as error:
             environment.failure = ("zygote", error.errno or errno.EPERM)
             log.error("%s", error)

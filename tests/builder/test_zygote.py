@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
 import pytest
 
 from sandboxd.builder import zygote
+from sandboxd.builder.zygotes import Zygotes, _Held
 from tests.support import packages
 from tests.support.daemon import FUNCTIONS, Daemon
 from tests.support.patched import launcher
@@ -23,6 +26,13 @@ IS_CHILD = "result = 'Seccomp_filters:\\t2' in open('/proc/self/status').read()"
 CHANCE = """
 import hashlib, os, random, ssl, uuid
 result = [os.getpid(), random.random(), ssl.RAND_bytes(8).hex(), str(uuid.uuid4()), os.urandom(8).hex(), hash("word")]
+"""
+ANOTHER = """
+import time
+def also(child, start=init.start_here):
+    os.fork() or (init.linux.close_from(0), time.sleep(1000))
+    start(child)
+init.start_here = also
 """
 
 
@@ -121,11 +131,39 @@ def test_a_zygote_is_renewed_after_so_many_children(machine: None) -> None:
         assert own.call("first", {"code": IS_CHILD}), "what it bore lives on"
 
 
+def test_it_is_not_renewed_while_somebody_waits_for_its_child() -> None:
+    kind = bytes(32), 0
+    renewed = Zygotes(None, [], str, print, print)  # type: ignore[arg-type]
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        old = zygote.Zygote(ours, theirs, unborn={ours: time.monotonic()})
+        renewed._held[kind] = _Held(old, None, until=0.0)  # type: ignore[arg-type]
+        assert not renewed.wants(kind)
+        old.unborn.clear()
+        assert renewed.wants(kind)
+
+
+def test_a_crowd_of_children_comes_one_by_one_where_its_group_has_no_room(machine: None) -> None:
+    own = Daemon()
+    own.launcher = launcher("tests.builder.test_zygote:room_for_one")
+    with own:
+        name = child(own, "first")
+        old = the_zygote(own)
+        with ThreadPoolExecutor(8) as pool:
+            crowd = pool.map(lambda _: own.call(name, {"code": f"import time; time.sleep(1); {IS_CHILD}"}), range(8))
+            assert all(crowd), own.log()
+        assert old.is_running() and "ended" not in own.log()
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ("keep_capabilities", "CapPrm of its child is"),
+        ("keep_capabilities", "CapBnd of its child is"),
         ("keep_filter", "Seccomp_filters of its child is 1"),
+        ("keep_another", "its child keeps another process"),
+        ("keep_thread", "CapBnd of its child is"),
+        ("keep_maker", "its child keeps another process"),
+        ("let_in_another", "ended: ('zygote', 1)"),
         ("keep_ids", "ended: ('last user namespace', 1)"),
         ("lie", "ended: ('child', 0)"),
         ("hang", "a zygote's child did not come"),
@@ -154,6 +192,11 @@ def few_children(room: str, _: str) -> None:
         zygotes.CHILDREN = 4
 
 
+def room_for_one(room: str, _: str) -> None:
+    if room.startswith("sandboxd.builder."):
+        zygote.PIDS = 3  # mapper, zygote and a child
+
+
 def bad_ladder(room: str, change: str) -> None:
     """A zygote whose image does other than it is told: here, by other code of the builder's."""
     if not room.startswith("sandboxd.builder."):
@@ -162,6 +205,12 @@ def bad_ladder(room: str, change: str) -> None:
         "keep_capabilities": "init.DROP[:] = [step for step in init.DROP if step[0] != 'capabilities']",
         "keep_filter": "init.DROP[:] = [step for step in init.DROP if step[0] != 'seccomp']",
         "keep_ids": "init.namespaces.become_in_child = lambda identity: None",
+        "keep_another": ANOTHER,
+        "keep_thread": "import _thread, time; init.DROP.insert(4, ('thread', lambda _:"
+        " _thread.start_new_thread(time.sleep, (1000,))))",  # of which it gives up nothing
+        "keep_maker": "import time; os._exit = lambda _: (init.linux.close_from(0), time.sleep(1000))",
+        "let_in_another": "init.FIRST.append(('again', lambda maker: maker.channel.send(\n"
+        "    init.RECORD.pack(init.Said.IN_NAMESPACES, os.getpid(), 0, b''))))",
         "lie": "os.getpid = lambda: 1",  # as which the builder stands in its pid namespace
         "hang": "import time; init.run_maker = lambda *_: time.sleep(1000)",
         "end": "os._exit(1)",

@@ -100,12 +100,13 @@ def _in_role(owner: Any, name: str, role: str) -> None:
 
 
 def _arm_builder() -> None:
-    from sandboxd.builder import code, environment, extractor, leftovers, packages, rootfs, seccomp, server
+    from sandboxd.builder import code, demand, environment, extractor, leftovers, packages, rootfs, seccomp, server
     from sandboxd.builder.cgroups import Cgroup, Cgroups
     from sandboxd.builder.network import Router
     from sandboxd.builder.steps import step
     from sandboxd.builder.volumes import Volumes
 
+    demand.MOST = demand.LEAST  # what is there at rest shall not depend on what was asked for before
     original = step.__enter__
 
     def enter(self: Any) -> None:
