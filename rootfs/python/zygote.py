@@ -8,6 +8,7 @@ import stat
 import sys
 
 _LADDER = "/proc/self/fd/4"
+_kept: list[object] = []  # to free a module is to write to the pages that all children share
 
 
 def serve() -> None:
@@ -25,4 +26,4 @@ def serve() -> None:
     sys.path_importer_cache.pop(_LADDER, None)
     ladder.serve()
     for name in sys.modules.keys() - known:  # a function finds what it finds where there is no zygote
-        del sys.modules[name]
+        _kept.append(sys.modules.pop(name))
