@@ -32,6 +32,7 @@ Kind = tuple[bytes, int]  # of stems: their image, and the memory in MB that its
 log = logging.getLogger("sandboxd.builder")
 
 _OOM_SCORE = 800  # a host out of memory takes a function before anything of the host's
+_DESCRIPTORS = ("tmp", "memory", "log", "environ", "orders", "runtime_door")  # of an Environment, each -1 or its own
 
 
 class Building(Enum):
@@ -73,12 +74,14 @@ class Environment:
     plan: tuple[bytes, list[int]] | None = None  # what pid 1 still waits for
     kind: Kind = (b"", 0)  # of a stem
     log: int = -1
-    environ: int = -1  # what a child of a zygote gets as soon as it is a stem: its variables
+    environ: int = -1  # what a stem gets at last: its variables
     orders: int = -1  # of a stem: write end of the pipe by which it gets its function's variables
+    linking: bool = False  # the router has been asked for a link and has not answered
     pid1: int = 0
     runtime: int = 0
     exit_status: int | None = None  # of the runtime, as waitpid gives it
-    doors: list[int] = field(default_factory=list)
+    runtime_door: int = -1  # the Runtime API's socket
+    doors: list[int] = field(default_factory=list)  # the others, in the order of messages.Bound
     failure: tuple[str, int] | None = None
     running: bool = False
     ending: bool = False
@@ -92,11 +95,11 @@ class Environment:
 
     def take_descriptors(self) -> list[int]:
         """What the service gets, in the order of messages.Bound; they are the caller's to close."""
-        first, *rest = self.doors
-        self.doors = []
+        doors, self.doors = self.doors, []
+        first, self.runtime_door = self.runtime_door, -1
         log, self.log = self.log, -1
         group = self.cgroup
-        return [first, log, group.open_freeze(), group.open_events(), group.open_memory_stat(), *rest]
+        return [first, log, group.open_freeze(), group.open_events(), group.open_memory_stat(), *doors]
 
 
 class Host:
@@ -170,17 +173,13 @@ class Host:
                 os.close(environment.tmp)
                 environment.tmp = -1
                 environment.tmp = self.volumes.make(spec.tmp_mb, self.function_uid(environment.slot))
-        if spec.linked:
-            environment.address = self.router.addresses.take()
         self._note(environment, spec)
         descriptors = self._plan(environment, spec.image_digest, environ)
         with step("code"):
             descriptors.append(rootfs.code_mount_in_parent(spec.code_digest.hex()))
         if spec.layers:
             descriptors.append(self._layers(spec))
-        packed = environment.address.packed if environment.address else bytes(4)
-        numbers = (spec.open_files, spec.invoke_door, bool(spec.host_ports), False, packed)
-        environment.plan = (init.PLAN.pack(*numbers), descriptors)
+        environment.plan = (init.PLAN.pack(spec.open_files, False), descriptors)
         self._go_on_with_plan(environment)
 
     def boot(self, environment: Environment, kind: Kind, environ: int) -> None:
@@ -193,18 +192,19 @@ class Host:
         with step("orders"):
             reader, environment.orders = os.pipe2(os.O_CLOEXEC)
             descriptors.append(reader)
-        environment.plan = (init.PLAN.pack(limits.open_files, False, False, True, bytes(4)), descriptors)
+        environment.plan = (init.PLAN.pack(limits.open_files, True), descriptors)
         self._go_on_with_plan(environment)
 
     def fits_stem(self, spec: EnvironmentSpec) -> bool:
         """Whether a stem can become this environment; what it cannot be given afterwards takes boot and bind in one."""
         same = spec.tmp_mb == TEMPLATE_MB and spec.open_files == self._config.limits.open_files
-        return same and not (spec.at_exec or spec.invoke_door or spec.linked)
+        return same and not spec.at_exec
 
-    def bind_stem(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
-        """Make a stem the environment of a spec: limits, code, layers, and its variables, which nobody here reads.
+    def bind_stem(self, environment: Environment, spec: EnvironmentSpec) -> None:
+        """Make a stem the environment of a spec: limits, code, layers, doors, and its orders at last.
 
-        Raises StepFailed; the environment is then to be ended.
+        Where it gets a link, its orders wait for that (`give_orders`). Raises StepFailed; the environment is then to
+        be ended.
         """
         environment.spec = spec
         self._limit(environment, spec.memory_mb, spec.pids)
@@ -216,11 +216,23 @@ class Host:
             layers = self._layers(spec)
             with step("layers"):
                 rootfs.attach_from_parent(environment.pid1, "opt", layers)
+        self._lead_out(environment, spec)
+        if not environment.linking:
+            self.give_orders(environment)
+
+    @staticmethod
+    def give_orders(environment: Environment, failure: tuple[str, int] | None = None) -> None:
+        """Give a stem its variables, which nobody here reads: everything else is in place, or has failed.
+
+        Raises StepFailed.
+        """
+        if failure is not None:
+            raise StepFailed(*failure)
         with step("orders"):
-            os.sendfile(environment.orders, environ, 0, init.MAX_ENVIRON)
+            os.sendfile(environment.orders, environment.environ, 0, init.MAX_ENVIRON)
             os.write(environment.orders, init.END_OF_ORDERS)
-            os.close(environment.orders)
-            environment.orders = -1
+            door.close_all((environment.orders, environment.environ))
+            environment.orders = environment.environ = -1
 
     def _layers(self, spec: EnvironmentSpec) -> int:
         """A detached mount of its layers. Raises StepFailed.
@@ -239,6 +251,8 @@ class Host:
             return rootfs.layers_mount_in_parent(spec.layers)
 
     def _note(self, environment: Environment, spec: EnvironmentSpec) -> None:
+        if spec.linked:
+            environment.address = self.router.addresses.take()
         with step("cgroup"):
             note = Note(spec, self.uid(environment.slot), environment.address)
             environment.cgroup.note(pickle.dumps(note))
@@ -277,7 +291,7 @@ class Host:
         if not record:
             if environment.mother is not None:
                 environment.mother.unborn.pop(environment.channel, None)
-            if environment.failure is None and not (environment.doors and environment.runtime):
+            if environment.failure is None and not (environment.runtime_door >= 0 and environment.runtime):
                 environment.failure = ("child", 0)
             return Building.OVER
         said, first, second, name = init.RECORD.unpack(record)
@@ -293,8 +307,11 @@ class Host:
                     environment.abandon("zygote", error.errno or 0)
             case init.Said.IN_NAMESPACES:
                 self._try(environment, self._admit)
+            case init.Said.DOOR if environment.runtime_door < 0 and len(descriptors) == 1:
+                (environment.runtime_door,) = descriptors
             case init.Said.DOOR:
-                environment.doors += descriptors
+                door.close_all(descriptors)
+                environment.abandon("runtime door", errno.EPERM)
             case init.Said.FORKED:
                 if environment.mother is not None:
                     environment.mother.unborn.pop(environment.channel, None)
@@ -327,15 +344,20 @@ class Host:
         """Send pid 1 its plan, once both are there; with a permission, when the router has given it a link."""
         if not environment.pid1 or environment.plan is None:
             return
-        if environment.address is None or environment.spec is None:
+        if environment.spec is not None and environment.orders < 0:
+            self._lead_out(environment, environment.spec)
+        if not environment.linking:
             self.go_on(environment)
+
+    def _lead_out(self, environment: Environment, spec: EnvironmentSpec) -> None:
+        """What leads out of a sandbox: doors that the service will serve, and a link, which the router is asked for."""
+        if not (spec.invoke_door or spec.linked):
             return
-        with step("network"):
-            namespace = os.open(f"/proc/{environment.pid1}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                self.router.admit(environment.spec, namespace, environment.address)
-            finally:
-                os.close(namespace)
+        with step("network"), namespaces.network_from_parent(environment.pid1) as namespace:
+            environment.doors = [one.detach() for one in _doors_here(spec)]
+            if environment.address is not None:
+                self.router.admit(spec, namespace, environment.address)
+                environment.linking = True
 
     def go_on(self, environment: Environment, failure: tuple[str, int] | None = None) -> None:
         """Everything that comes from outside is in place, or has failed: pid 1 goes on, or ends."""
@@ -355,29 +377,25 @@ class Host:
         """Take away what an ended environment leaves: its cgroups, descriptors and uids. False: not yet ended."""
         if not environment.cgroup.remove():
             return False
-        left = [*environment.doors, *(environment.plan[1] if environment.plan else ())]
-        door.close_all(
-            [
-                *left,
-                *(
-                    d
-                    for d in (
-                        environment.tmp,
-                        environment.memory,
-                        environment.log,
-                        environment.orders,
-                        environment.environ,
-                    )
-                    if d >= 0
-                ),
-            ]
-        )
+        held = [getattr(environment, name) for name in _DESCRIPTORS]
+        planned = environment.plan[1] if environment.plan else []
+        door.close_all([*environment.doors, *planned, *(one for one in held if one >= 0)])
         environment.doors, environment.plan = [], None
-        environment.tmp = environment.memory = environment.log = environment.orders = environment.environ = -1
+        for name in _DESCRIPTORS:
+            setattr(environment, name, -1)
         self.slots.give_back(environment.slot)
         if environment.address is not None and environment.spec is not None:
             self.router.release(environment.spec.environment_id, environment.address)
         return True
+
+
+def _doors_here(spec: EnvironmentSpec) -> list[socket.socket]:
+    """The doors of an environment but for its Runtime API's, in the network namespace that the caller stands in."""
+    doors = [namespaces.listen_here(init.INVOKE_DOOR_PORT, init.BACKLOG)] if spec.invoke_door else []
+    if spec.host_ports:
+        kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
+        doors += [namespaces.resolver_here(kind, init.BACKLOG) for kind in kinds]
+    return doors
 
 
 def offer_to_the_oom_killer(pid: int) -> None:

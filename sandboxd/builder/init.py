@@ -21,22 +21,21 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
 from typing import NoReturn, TypeVar
 
-from sandboxd.builder import capabilities, link, linux, namespaces, rlimits, rootfs
+from sandboxd.builder import capabilities, linux, namespaces, rlimits, rootfs
 from sandboxd.errors import StepFailed
 
 RUNTIME_API_PORT = 9001
 INVOKE_DOOR_PORT = 9002
-_BACKLOG = 8
+BACKLOG = 8
 MAX_ENVIRON = 32 * 1024  # what a pipe holds, with room to spare; AWS allows 4 KB of variables
 END_OF_ORDERS = b"\0"  # an empty variable
 INIT_PROGRAM = "/usr/bin/catatonit"
 RUNTIME_PROGRAM = "/var/runtime/bootstrap"
 
 RECORD = struct.Struct("!Bii32s")
-PLAN = struct.Struct("!I???4s")  # open files, invoke door, resolver door, stem, address (0.0.0.0: no link)
+PLAN = struct.Struct("!I?")  # open files, stem
 _PLAN_DESCRIPTORS = range(6, 8)  # the last only with layers
 _WORD = struct.Struct("!I?")  # from pid 1 to the runtime: open files, stem; with log, environ and orders
 
@@ -45,7 +44,7 @@ class Said(IntEnum):
     """Kinds of records from child to builder."""
 
     IN_NAMESPACES = 1  # pid, 0; goes on by one byte, once its ids are mapped
-    DOOR = 2  # descriptor: a socket that the service serves; the Runtime API's first
+    DOOR = 2  # descriptor: the Runtime API's socket, which the service serves
     FORKED = 3  # pid 1, runtime; as the builder's pid namespace numbers them
     FAILED = 4  # errno, 0, name of the step
 
@@ -59,10 +58,7 @@ class Plan:
     environ: int  # sealed memfd
     orders: int  # of a stem: read end of the pipe by which its function's variables will come; else as `environ`
     open_files: int
-    invoke_door: bool
-    resolver_door: bool
     stem: bool  # the runtime boots and waits for orders; its code comes then
-    address: IPv4Address | None  # of its link; None: loopback only
 
 
 @dataclass(slots=True)
@@ -105,29 +101,9 @@ def _new_namespaces(maker: _Maker) -> None:
         os._exit(1)
 
 
-def _open_door(child: _Child, port: int) -> None:
-    _pass_out(child, namespaces.listen_in_child(port, _BACKLOG))
-
-
-def _pass_out(child: _Child, door: socket.socket) -> None:
-    with door:
+def _runtime_door(child: _Child) -> None:
+    with namespaces.listen_here(RUNTIME_API_PORT, BACKLOG) as door:
         socket.send_fds(child.channel, [RECORD.pack(Said.DOOR, 0, 0, b"")], [door.fileno()])
-
-
-def _link(_: _Child, plan: Plan) -> None:
-    if plan.address is not None:
-        link.configure_link_in_child(plan.address)
-
-
-def _invoke_door(child: _Child, plan: Plan) -> None:
-    if plan.invoke_door:
-        _open_door(child, INVOKE_DOOR_PORT)
-
-
-def _resolver_door(child: _Child, plan: Plan) -> None:
-    if plan.resolver_door:
-        for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            _pass_out(child, namespaces.resolver_in_child(kind, _BACKLOG))
 
 
 # What the maker does before it forks, so that it holds for both: as root of the host, then of the outer user namespace.
@@ -147,16 +123,13 @@ AHEAD: list[Step] = [
     ("proc", lambda child: rootfs.proc_in_child(*child.facts)),
     ("host name", lambda _: namespaces.host_name_in_child()),
     ("loopback", lambda _: namespaces.loopback_in_child()),
-    ("runtime door", lambda child: _open_door(child, RUNTIME_API_PORT)),
+    ("runtime door", _runtime_door),
 ]
 
 # What it does with the plan.
 SETUP: list[PlanStep] = [
     ("mounts", lambda _, plan: rootfs.attach_in_child(plan.mounts)),
     ("pivot_root", lambda *_: linux.pivot_root_here()),
-    ("link", _link),
-    ("invoke door", _invoke_door),
-    ("resolver door", _resolver_door),
 ]
 
 # How both processes give everything up. Before it there is privilege over the sandbox, behind it there is none.
@@ -218,11 +191,10 @@ def _receive_plan(channel: socket.socket) -> Plan:
     plan, descriptors, _, _ = socket.recv_fds(channel, PLAN.size, _PLAN_DESCRIPTORS.stop)
     if len(plan) != PLAN.size or len(descriptors) not in _PLAN_DESCRIPTORS:
         os._exit(1)  # the builder went on without this sandbox
-    open_files, invoke_door, resolver_door, stem, address = PLAN.unpack(plan)
+    open_files, stem = PLAN.unpack(plan)
     root, dev, tmp, log, environ, last, *layers = descriptors
-    link = IPv4Address(address) if any(address) else None
     mounts = rootfs.Mounts(root, dev, tmp, None if stem else last, layers[0] if layers else None)
-    return Plan(mounts, log, environ, last if stem else environ, open_files, invoke_door, resolver_door, stem, link)
+    return Plan(mounts, log, environ, last if stem else environ, open_files, stem)
 
 
 def _run_pid1(child: _Child, runtime: socket.socket) -> NoReturn:

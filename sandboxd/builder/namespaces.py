@@ -1,15 +1,17 @@
 """Namespaces and uids: the outer user namespace that owns an environment, and the inner one that owns nothing.
 
-Room: root. `…_from_parent` runs in the builder; `…_in_child` in the environment.
+Room: root. `…_from_parent` runs in the builder; `…_in_child` in the environment; `…_here` in either.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 import struct
 import time
+from collections.abc import Iterator
 
 from sandboxd.builder import linux
 
@@ -91,7 +93,20 @@ def loopback_in_child() -> None:
         fcntl.ioctl(control, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
 
 
-def listen_in_child(port: int, backlog: int) -> socket.socket:
+@contextlib.contextmanager
+def network_from_parent(pid: int) -> Iterator[int]:
+    """The caller stands in the network namespace of a process meanwhile, whose descriptor it gets."""
+    with contextlib.ExitStack() as held:
+        own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, own)
+        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        held.callback(os.close, namespace)
+        linux.setns(namespace, linux.CLONE_NEWNET)
+        held.callback(linux.setns, own, linux.CLONE_NEWNET)
+        yield namespace
+
+
+def listen_here(port: int, backlog: int) -> socket.socket:
     """A listening socket on the environment's own 127.0.0.1: whoever holds its descriptor is its server."""
     door = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     door.bind(("127.0.0.1", port))
@@ -99,7 +114,7 @@ def listen_in_child(port: int, backlog: int) -> socket.socket:
     return door
 
 
-def resolver_in_child(kind: socket.SocketKind, backlog: int) -> socket.socket:
+def resolver_here(kind: socket.SocketKind, backlog: int) -> socket.socket:
     """One of the environment's two resolver sockets, where its image's resolv.conf has the libraries look."""
     door = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RESOLVER_BUFFER)

@@ -32,7 +32,7 @@ from pyroute2 import IPRoute
 from pyroute2.ipset import IPSet
 from pyroute2.netlink.exceptions import NetlinkError
 
-from sandboxd.builder import egress, host, linux, no_way
+from sandboxd.builder import egress, host, link, linux, no_way
 from sandboxd.builder.link import GATEWAY, LINK
 from sandboxd.builder.network import ADMIT, OPEN, REPLY, REQUEST, RULE
 from sandboxd.config import Config
@@ -145,9 +145,7 @@ class Router:
         admitted = self._admitted[environment_id] = _Admitted(address, opened={} if hosts else None)
         try:
             self._route.link("add", ifname=name, kind="veth", peer={"ifname": LINK, "net_ns_fd": namespace})
-            with self._inside(namespace):
-                _disable_ipv6(LINK)  # before it is up: a link-local address comes with that
-            index = self._route.link_lookup(ifname=name)[0]
+            index = socket.if_nametoindex(name)
             self._route.addr("add", index=index, address=str(GATEWAY), prefixlen=32)
             self._route.link("set", index=index, state="up")
             self._route.route("add", dst=f"{address}/32", oif=index)
@@ -159,6 +157,10 @@ class Router:
             if hosts:
                 admitted.entries.append(("numbers", address))
                 self._add("numbers", address, skbmark=(environment_id, 0xFFFFFFFF))
+            with self._inside(namespace):  # last: there may be a process in there, and now there is a way
+                _disable_ipv6(LINK)  # before it is up: a link-local address comes with that
+                link.configure_here(IPv4Address(address))
+            link.wait_until_it_sends(name)
         except BaseException:
             self.release(environment_id)
             raise
@@ -234,14 +236,14 @@ class Router:
             raise
 
     def _link_to_host(self) -> None:
-        pool, link = self._config.network_pool, host.link_name(self._config.instance)
+        pool, uplink = self._config.network_pool, host.link_name(self._config.instance)
         self._route.link(
-            "add", ifname=egress.UPLINK, kind="veth", peer={"ifname": link, "net_ns_fd": self._host_namespace}
+            "add", ifname=egress.UPLINK, kind="veth", peer={"ifname": uplink, "net_ns_fd": self._host_namespace}
         )
-        host_index = self._host.link_lookup(ifname=link)[0]
+        host_index = self._host.link_lookup(ifname=uplink)[0]
         with self._inside(self._host_namespace):
-            _disable_ipv6(link)
-            _set_switch(f"net/ipv4/conf/{link}/rp_filter", "1")
+            _disable_ipv6(uplink)
+            _set_switch(f"net/ipv4/conf/{uplink}/rp_filter", "1")
         self._host.addr("add", index=host_index, address=str(pool[1]), prefixlen=host.UPLINK_PREFIX)
         self._host.link("set", index=host_index, state="up")
         index = self._route.link_lookup(ifname=egress.UPLINK)[0]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import logging
 import os
 import selectors
@@ -180,7 +181,8 @@ class Server:
             return
         stem = self._ahead.take_stem(message.spec)
         if stem is not None:
-            self._answer_bind_with_stem(stem, spec, environ)
+            stem.environ = os.dup(environ)
+            self._answer_bind_with_stem(stem, spec)
             return
         child = self._ahead.take_child(spec)
         if child is not None:
@@ -207,7 +209,7 @@ class Server:
         """A zygote's child has become a stem, whose function is known already."""
         assert environment.spec is not None
         if self._zygotes.confirm(environment):
-            self._answer_bind_with_stem(environment, environment.spec, environment.environ)
+            self._answer_bind_with_stem(environment, environment.spec)
         else:
             self._bind_another_way(environment, environment.spec)
 
@@ -218,16 +220,23 @@ class Server:
         self._bind_spare(spec, child.environ)
         self._ahead.lose(child)
 
-    def _answer_bind_with_stem(self, environment: Environment, spec: EnvironmentSpec, environ: int) -> None:
+    def _answer_bind_with_stem(self, environment: Environment, spec: EnvironmentSpec) -> None:
+        self._environments[spec.environment_id] = environment
+        self._go_on_with_stem(environment, spec, lambda: self._host.bind_stem(environment, spec))
+
+    def _go_on_with_stem(self, environment: Environment, spec: EnvironmentSpec, step: Callable[[], None]) -> None:
+        """Take a step on the way to an environment; answer where it was the last, or failed."""
         number = spec.environment_id
-        self._environments[number] = environment
         try:
-            self._host.bind_stem(environment, spec, environ)
+            if environment.ending:
+                raise StepFailed("destroyed", 0)
+            step()
         except (StepFailed, OSError) as error:
             self._say_failed(number, error)
             self._end(environment)
             return
-        self._say_bound(environment, number)
+        if not environment.linking:
+            self._say_bound(environment, number)
 
     def _say_bound(self, environment: Environment, number: int) -> None:
         descriptors = environment.take_descriptors()
@@ -294,11 +303,18 @@ class Server:
         if request == OPEN:
             self._say(AddressesOpened(self._opening.popleft(), reason))
         elif request == ADMIT:
-            environment = self._environments.get(number)
-            if environment is not None and environment.channel.fileno() >= 0:
-                self._host.go_on(environment, (step, reason) if reason else None)
+            self._on_admitted(self._environments[number], (step, reason) if reason else None)
         else:
             self._host.router.addresses.give_back(self._released.pop(number))
+
+    def _on_admitted(self, environment: Environment, failure: tuple[str, int] | None) -> None:
+        """The router has answered for one that waits for its link: it goes on, or ends."""
+        environment.linking = False
+        if environment.channel.fileno() >= 0:
+            self._host.go_on(environment, failure)
+        elif environment.spec is not None and environment.orders >= 0:
+            give = functools.partial(self._host.give_orders, environment, failure)
+            self._go_on_with_stem(environment, environment.spec, give)
 
     def _on_templates(self) -> None:
         """The maker of templates says nothing unasked: it ended, and as with the router, this room ends too."""
@@ -342,7 +358,7 @@ class Server:
             self._ending.add(environment)
 
     def _finish_end(self, environment: Environment) -> None:
-        if environment.channel.fileno() >= 0 or not self._host.remove(environment):
+        if environment.channel.fileno() >= 0 or environment.linking or not self._host.remove(environment):
             return
         self._ending.discard(environment)
         for pid in (environment.pid1, environment.runtime):

@@ -36,7 +36,7 @@ from sandboxd.privsep import channel as door
 MARK = "var/runtime/zygote.py"  # an image whose runtime can be forked has it
 MAPPING = struct.Struct("!ii")  # pid, first id; with its channel, and cgroup.procs of each hierarchy
 _MAPPING_DESCRIPTORS = 5
-_LADDER = ("capabilities", "facts", "init", "link", "linux", "namespaces", "rlimits", "rootfs", "zygote_main")
+_LADDER = ("capabilities", "facts", "init", "linux", "namespaces", "rlimits", "rootfs", "zygote_main")
 _NAMESPACES = linux.CLONE_NEWNS | linux.CLONE_NEWNET | linux.CLONE_NEWIPC | linux.CLONE_NEWUTS | linux.CLONE_NEWCGROUP
 MEMORY_MB = 512  # what a child copies before it is in a group of its own stays counted here: 0.6 MB of each
 PIDS = 32
