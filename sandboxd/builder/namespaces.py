@@ -32,6 +32,7 @@ FIRST_NAMESPACES = (
 RESOLVER = ("127.0.0.53", 53)
 _RESOLVER_BUFFER = 16 * 1024  # of questions that nobody has read: a few dozen; further ones are dropped
 _CLOCKS = (("monotonic", time.CLOCK_MONOTONIC), ("boottime", time.CLOCK_BOOTTIME))
+NS_GET_USERNS, NS_GET_PARENT = 0xB701, 0xB702
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
 
@@ -94,16 +95,34 @@ def loopback_in_child() -> None:
 
 
 @contextlib.contextmanager
+def opened(pid: int | str, kind: str) -> Iterator[int]:
+    """A namespace of a process."""
+    namespace = os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        yield namespace
+    finally:
+        os.close(namespace)
+
+
+@contextlib.contextmanager
+def related(namespace: int, request: int) -> Iterator[int]:
+    """The user namespace that owns a namespace, or that a user namespace lies in (ioctl_ns(2))."""
+    found = fcntl.ioctl(namespace, request)
+    try:
+        yield found
+    finally:
+        os.close(found)
+
+
+@contextlib.contextmanager
 def network_from_parent(pid: int) -> Iterator[int]:
     """The caller stands in the network namespace of a process meanwhile, whose descriptor it gets."""
-    with contextlib.ExitStack() as held:
-        own = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        held.callback(os.close, own)
-        namespace = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        held.callback(os.close, namespace)
+    with opened("self", "net") as own, opened(pid, "net") as namespace:
         linux.setns(namespace, linux.CLONE_NEWNET)
-        held.callback(linux.setns, own, linux.CLONE_NEWNET)
-        yield namespace
+        try:
+            yield namespace
+        finally:
+            linux.setns(own, linux.CLONE_NEWNET)
 
 
 def listen_here(port: int, backlog: int) -> socket.socket:

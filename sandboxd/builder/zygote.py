@@ -45,7 +45,7 @@ _LOOKS = 8
 _PF_EXITING = 0x4  # of include/linux/sched.h: set once, before anything is given back
 _GIVEN_UP: dict[str, list[str]] = {name: ["0" * 16] for name in ("CapBnd", "CapInh", "CapPrm", "CapEff", "CapAmb")}
 _GIVEN_UP |= {"Groups": [], "NoNewPrivs": ["1"], "Seccomp": ["2"], "Seccomp_filters": ["2"]}
-_NAMESPACES_OF_ITS_OWN = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
+_NAMESPACES_OF_ITS_OWN = ("cgroup", "ipc", "mnt", "net", "pid", "time", "uts")
 
 
 def files(program: bytes) -> list[int]:
@@ -179,14 +179,11 @@ def _check_confined(thread: int, uids: Mapping[int, int]) -> None:
     for name, values in {"Uid": [str(uid)] * 4, "Gid": [str(uid)] * 4, **_GIVEN_UP}.items():
         if said.get(name) != values:
             raise StepFailed("zygote", errno.EPERM, f"{name} of its child is {' '.join(said.get(name, ['unknown']))}")
-    for name in _NAMESPACES_OF_ITS_OWN:
-        if os.stat(f"/proc/{thread}/ns/{name}").st_ino == _own_namespace(name):
-            raise StepFailed("zygote", errno.EPERM, f"its child has the builder's {name} namespace")
-
-
-@functools.cache  # it stays
-def _own_namespace(name: str) -> int:
-    return os.stat(f"/proc/self/ns/{name}").st_ino
+    with namespaces.opened(thread, "user") as last, namespaces.related(last, namespaces.NS_GET_PARENT) as own:
+        for name in _NAMESPACES_OF_ITS_OWN:
+            with namespaces.opened(thread, name) as one, namespaces.related(one, namespaces.NS_GET_USERNS) as owner:
+                if not os.path.sameopenfile(owner, own):
+                    raise StepFailed("zygote", errno.EPERM, f"the {name} namespace of its child is not its own")
 
 
 def _is_exiting(thread: int) -> bool:

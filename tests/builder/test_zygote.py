@@ -165,6 +165,8 @@ def test_a_crowd_of_children_comes_one_by_one_where_its_group_has_no_room(machin
         ("keep_maker", "its child keeps another process"),
         ("let_in_another", "ended: ('zygote', 1)"),
         ("keep_ids", "ended: ('last user namespace', 1)"),
+        ("keep_network", "the net namespace of its child is not its own"),
+        ("say_two_doors", "ended: ('runtime door', 1)"),
         ("lie", "ended: ('child', 0)"),
         ("hang", "a zygote's child did not come"),
         ("end", "ended: ('child', 0)"),
@@ -211,6 +213,9 @@ def bad_ladder(room: str, change: str) -> None:
         "keep_maker": "import time; os._exit = lambda _: (init.linux.close_from(0), time.sleep(1000))",
         "let_in_another": "init.FIRST.append(('again', lambda maker: maker.channel.send(\n"
         "    init.RECORD.pack(init.Said.IN_NAMESPACES, os.getpid(), 0, b''))))",
+        "keep_network": "init.namespaces.FIRST_NAMESPACES &= ~init.linux.CLONE_NEWNET; "
+        "init.AHEAD[:] = [step for step in init.AHEAD if step[0] != 'loopback']",
+        "say_two_doors": "init.AHEAD.append(init.AHEAD[-1]); init.RUNTIME_API_PORT = 0",
         "lie": "os.getpid = lambda: 1",  # as which the builder stands in its pid namespace
         "hang": "import time; init.run_maker = lambda *_: time.sleep(1000)",
         "end": "os._exit(1)",

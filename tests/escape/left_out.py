@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from sandboxd.builder import cgroups, environment, init, linux, namespaces, rootfs, seccomp, volumes, zygote
@@ -247,6 +248,26 @@ LIMITS: dict[str, tuple[str, ...]] = {
     "cgroup: cpu": ("cpu.max", "cpu.cfs_quota_us"),
 }
 PATCHES |= {name: _never_write(*files) for name, files in LIMITS.items()}
+
+
+@_patch("network: link")
+def _no_link() -> None:
+    environment.EnvironmentSpec.linked = False  # type: ignore[method-assign, assignment]
+
+
+def _without_door(**unasked: Any) -> None:
+    doors = environment._doors_here
+    environment._doors_here = lambda spec: doors(replace(spec, **unasked))
+
+
+@_patch("network: resolver")
+def _no_resolver() -> None:
+    _without_door(host_ports=())
+
+
+@_patch("network: door for Invoke")
+def _no_invoke_door() -> None:
+    _without_door(invoke_door=False)
 
 
 @_patch("cgroup: freeze")

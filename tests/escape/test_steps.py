@@ -86,7 +86,7 @@ NO_ISOLATION = {"fork", "log pipe", "orders"}
 HOST_SIDE = {  # how environment.py names its steps, and how the tests of each part here begin
     "cgroup": "cgroup: ", "tmp volume": "tmp volume: ", "image": "image", "code": "code", "dev": "dev: ",
     "layers": "image and code: ",  # of which they have the mount's flags
-    "facts": "proc: facts", "clocks": "clocks: ", "network": "SETUP: link",
+    "facts": "proc: facts", "clocks": "clocks: ", "network": "network: ",
 }  # fmt: skip
 
 
