@@ -22,7 +22,7 @@ from tests.support.places import FUNCTIONS, REPOSITORY, RUNS, TIME_FACTOR
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="starts a daemon")
 
-# How the attacker comes into being: a stem that is bound, boot and bind in one, the same with a link.
+# How the attacker comes into being: a stem that is bound, boot and bind in one, a stem that gets a link.
 ROADS = ("stem", "boot", "egress")
 Verdicts = dict[str, Verdict]
 ABSENT = ("ENOSYS", "ENOENT")  # outcomes of what a kernel lacks
@@ -40,7 +40,7 @@ def roads(machine: None) -> Iterator[dict[str, Verdicts]]:
         yield {
             "stem": _all(Attacker(daemon, _bound_to_a_stem(daemon), host)),
             "boot": _all(Attacker(daemon, _booted(daemon), host)),
-            "egress": _all(Attacker(daemon, _with_egress(daemon), host)),
+            "egress": _all(Attacker(daemon, _bound_to_a_stem(daemon, "0.0.0.0/0:1-65535"), host)),
         }
         assert "Traceback" not in daemon.log(), daemon.log()
     world.close()
@@ -50,9 +50,10 @@ def _all(attacker: Attacker) -> Verdicts:
     return {name: verdict for group in GROUPS for name, verdict in attacker.try_group(group).items()}
 
 
-def _bound_to_a_stem(daemon: NetworkedDaemon) -> str:
+def _bound_to_a_stem(daemon: NetworkedDaemon, *rules: str) -> str:
     for number in range(20):
-        name = daemon.deploy(packages.load("attacker"), f"stem-{number}")
+        name = daemon.deploy(packages.load("attacker"), f"stem-{len(rules)}-{number}")
+        daemon.permit(name, *rules)
         if not daemon.call(name, {"road": True}):
             return name
         time.sleep(0.3 * TIME_FACTOR)  # they are made again a moment after each use
@@ -61,13 +62,6 @@ def _bound_to_a_stem(daemon: NetworkedDaemon) -> str:
 
 def _booted(daemon: NetworkedDaemon) -> str:
     name = daemon.deploy(packages.load("attacker"), "booted", Environment={"Variables": {"PYTHONNOTHING": "1"}})
-    assert daemon.call(name, {"road": True})
-    return name
-
-
-def _with_egress(daemon: NetworkedDaemon) -> str:
-    name = daemon.deploy(packages.load("attacker"), "egress")
-    daemon.permit(name, "0.0.0.0/0:1-65535")
     assert daemon.call(name, {"road": True})
     return name
 
