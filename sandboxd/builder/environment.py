@@ -393,8 +393,7 @@ def _doors_here(spec: EnvironmentSpec) -> list[socket.socket]:
     """The doors of an environment but for its Runtime API's, in the network namespace that the caller stands in."""
     doors = [namespaces.listen_here(init.INVOKE_DOOR_PORT, init.BACKLOG)] if spec.invoke_door else []
     if spec.host_ports:
-        kinds = (socket.SOCK_DGRAM, socket.SOCK_STREAM)
-        doors += [namespaces.resolver_here(kind, init.BACKLOG) for kind in kinds]
+        doors += [namespaces.resolver_here(kind, init.BACKLOG) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
     return doors
 
 

@@ -50,8 +50,6 @@ _RT_TABLE_LOCAL = 255  # what the kernel takes for itself: addresses, their broa
 _IPSET_ERRORS = 4096  # its own numbers begin here: a set is full
 _MAX_MESSAGE = 1024
 _IPV6 = Path("/proc/sys/net/ipv6")
-
-
 _Rules = tuple[list[EgressRule], list[EgressRule]]  # what is permitted, and what is denied
 
 
@@ -139,15 +137,15 @@ class Router:
     # environments
 
     def admit(self, environment_id: int, namespace: int, address: str, rules: _Rules, *, hosts: bool) -> None:
-        """A link into the environment's namespace, its route, its set entries; raises with nothing half-made left."""
+        """Its route, its set entries, and a link that leads there; raises with nothing half-made left."""
         self._raise_uplink()
         name, (permitted, denied) = f"e{environment_id}", rules
         admitted = self._admitted[environment_id] = _Admitted(address, opened={} if hosts else None)
         try:
-            self._route.link("add", ifname=name, kind="veth", peer={"ifname": LINK, "net_ns_fd": namespace})
+            peer = {"ifname": LINK, "net_ns_fd": namespace}
+            self._route.link("add", ifname=name, kind="veth", peer=peer, state="up")
             index = socket.if_nametoindex(name)
             self._route.addr("add", index=index, address=str(GATEWAY), prefixlen=32)
-            self._route.link("set", index=index, state="up")
             self._route.route("add", dst=f"{address}/32", oif=index)
             admitted.shut = [rule.network for rule in denied if rule.has_all_ports]
             no_way.shut(self._route, environment_id, address, admitted.shut)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import logging
 import os
 import selectors
@@ -222,15 +221,14 @@ class Server:
 
     def _answer_bind_with_stem(self, environment: Environment, spec: EnvironmentSpec) -> None:
         self._environments[spec.environment_id] = environment
-        self._go_on_with_stem(environment, spec, lambda: self._host.bind_stem(environment, spec))
+        self._go_on_with_stem(environment, spec.environment_id, lambda: self._host.bind_stem(environment, spec))
 
-    def _go_on_with_stem(self, environment: Environment, spec: EnvironmentSpec, step: Callable[[], None]) -> None:
-        """Take a step on the way to an environment; answer where it was the last, or failed."""
-        number = spec.environment_id
+    def _go_on_with_stem(self, environment: Environment, number: int, part: Callable[[], None]) -> None:
+        """Do a part of binding it; answer where it was the last, or failed."""
         try:
             if environment.ending:
                 raise StepFailed("destroyed", 0)
-            step()
+            part()
         except (StepFailed, OSError) as error:
             self._say_failed(number, error)
             self._end(environment)
@@ -303,18 +301,14 @@ class Server:
         if request == OPEN:
             self._say(AddressesOpened(self._opening.popleft(), reason))
         elif request == ADMIT:
-            self._on_admitted(self._environments[number], (step, reason) if reason else None)
+            environment, failure = self._environments[number], (step, reason) if reason else None
+            environment.linking = False
+            if environment.channel.fileno() >= 0:
+                self._host.go_on(environment, failure)
+            elif environment.orders >= 0:
+                self._go_on_with_stem(environment, number, lambda: self._host.give_orders(environment, failure))
         else:
             self._host.router.addresses.give_back(self._released.pop(number))
-
-    def _on_admitted(self, environment: Environment, failure: tuple[str, int] | None) -> None:
-        """The router has answered for one that waits for its link: it goes on, or ends."""
-        environment.linking = False
-        if environment.channel.fileno() >= 0:
-            self._host.go_on(environment, failure)
-        elif environment.spec is not None and environment.orders >= 0:
-            give = functools.partial(self._host.give_orders, environment, failure)
-            self._go_on_with_stem(environment, environment.spec, give)
 
     def _on_templates(self) -> None:
         """The maker of templates says nothing unasked: it ended, and as with the router, this room ends too."""
