@@ -32,7 +32,7 @@ from pyroute2 import IPRoute
 from pyroute2.ipset import IPSet
 from pyroute2.netlink.exceptions import NetlinkError
 
-from sandboxd.builder import egress, host, link, linux, no_way
+from sandboxd.builder import egress, host, link, linux, netlink, no_way
 from sandboxd.builder.link import GATEWAY, LINK
 from sandboxd.builder.network import ADMIT, OPEN, REPLY, REQUEST, RULE
 from sandboxd.config import Config
@@ -74,6 +74,8 @@ class Router:
         linux.unshare(linux.CLONE_NEWNET)
         self._namespace = os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._route, self._sets = IPRoute(), IPSet()
+        self._links = netlink.Socket(netlink.ROUTES)
+        self._entries = netlink.Socket(netlink.FILTERS)
         self._admitted: dict[int, _Admitted] = {}
         self._of_host: set[IPv4Network] = set()
         self._up = False
@@ -142,22 +144,21 @@ class Router:
         name, (permitted, denied) = f"e{environment_id}", rules
         admitted = self._admitted[environment_id] = _Admitted(address, opened={} if hosts else None)
         try:
-            peer = {"ifname": LINK, "net_ns_fd": namespace}
-            self._route.link("add", ifname=name, kind="veth", peer=peer, state="up")
-            index = socket.if_nametoindex(name)
-            self._route.addr("add", index=index, address=str(GATEWAY), prefixlen=32)
-            self._route.route("add", dst=f"{address}/32", oif=index)
+            self._links.ask([netlink.new_pair(name, LINK, namespace)])
+            index, inside = socket.if_nametoindex(name), IPv4Address(address)
+            self._links.ask([netlink.new_address(index, GATEWAY), netlink.new_route(inside, index)])
             admitted.shut = [rule.network for rule in denied if rule.has_all_ports]
             no_way.shut(self._route, environment_id, address, admitted.shut)
-            for which, value in (*egress.denied_entries(address, denied), *egress.entries_for(address, permitted)):
-                admitted.entries.append((which, value))  # before it is there: of a range, a full set takes a part
-                self._add(which, value)
+            # Known before they are there: of a range, a full set takes a part.
+            admitted.entries += egress.denied_entries(address, denied)
+            admitted.entries += egress.entries_for(address, permitted)
+            self._entries.ask(netlink.entry(netlink.ADD, *one) for one in admitted.entries)
             if hosts:
                 admitted.entries.append(("numbers", address))
-                self._add("numbers", address, skbmark=(environment_id, 0xFFFFFFFF))
+                self._entries.ask([netlink.entry(netlink.ADD, "numbers", address, mark=environment_id)])
             with self._inside(namespace):  # last: there may be a process in there, and now there is a way
                 _disable_ipv6(LINK)  # before it is up: a link-local address comes with that
-                link.configure_here(IPv4Address(address))
+                link.configure_here(inside)
             link.wait_until_it_sends(name)
         except BaseException:
             self.release(environment_id)
@@ -169,8 +170,7 @@ class Router:
         admitted = self._admitted.pop(environment_id, None)
         if admitted is not None:
             self._forget(admitted, list(admitted.opened or ()))
-            for which, value in admitted.entries:
-                self._delete(which, value)
+            self._entries.ask(netlink.entry(netlink.DELETE, *one) for one in admitted.entries)
             if admitted.shut:
                 no_way.reopen(self._route, environment_id)
         for index in self._route.link_lookup(ifname=f"e{environment_id}"):
@@ -194,22 +194,16 @@ class Router:
         for key in wanted:
             if until - admitted.opened.get(key, 0.0) >= 1:  # the sets count whole seconds
                 admitted.opened[key] = until
-                for which, value in egress.opened_entries(admitted.address, *key):
-                    self._add(which, value, timeout=request.ttl)
+                entries = egress.opened_entries(admitted.address, *key)
+                self._entries.ask(netlink.entry(netlink.ADD, *one, timeout=request.ttl) for one in entries)
 
     def _forget(self, admitted: _Admitted, keys: list[tuple[IPv4Address, int]]) -> None:
         """Take what was opened away; the kernel may have done so already."""
         for key in keys:
             assert admitted.opened is not None
             del admitted.opened[key]
-            for which, value in egress.opened_entries(admitted.address, *key):
-                self._delete(which, value)
-
-    def _add(self, which: str, value: object, **options: object) -> None:
-        self._sets.add(which, value, etype=egress.SETS[which][0], exclusive=False, **options)
-
-    def _delete(self, which: str, value: object) -> None:
-        self._sets.delete(which, value, etype=egress.SETS[which][0], exclusive=False)
+            entries = egress.opened_entries(admitted.address, *key)
+            self._entries.ask(netlink.entry(netlink.DELETE, *one) for one in entries)
 
     # the host's side
 
