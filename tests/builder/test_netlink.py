@@ -111,6 +111,6 @@ def test_a_link_and_the_way_to_its_other_end(namespace: Namespace) -> None:
     about = namespace.run("ip", "-o", "addr", "show", "dev", "here")
     assert "inet 169.254.1.1/32 scope global here" in about
     assert ",UP" in namespace.run("ip", "-o", "link", "show", "here")
-    assert namespace.run("ip", "route").split() == [ADDRESS, "dev", "here", "proto", "static"] + ["linkdown"]
+    assert namespace.run("ip", "route").split() == [ADDRESS, "dev", "here", "proto", "static", "linkdown"]
     assert other.links() == {"lo", "there"} and "state DOWN" in other.run("ip", "-o", "link", "show", "there")
     other.close()
