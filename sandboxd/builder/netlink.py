@@ -29,7 +29,8 @@ _PORT, _NUMBER, _MARK, _INDEX = struct.Struct("!H"), struct.Struct("!I"), struct
 
 ROUTES, FILTERS = socket.NETLINK_ROUTE, 12  # families
 _NLMSG_ERROR, _ACKNOWLEDGED, _NEW = 2, 0x5, 0x600  # a request that is answered; create, and fail where it is there
-_RTM_NEWLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 20, 24
+_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_NEWROUTE = 16, 18, 20, 24
+_IFLA_OPERSTATE, _IF_OPER_UP = 16, 6
 _RT_TABLE_MAIN, _RTPROT_STATIC, _RTN_UNICAST = 254, 4, 1
 _NESTED, _IN_NET_ORDER = 0x8000, 0x4000
 ADD, DELETE = 0x609, 0x60A  # NFNL_SUBSYS_IPSET << 8, with IPSET_CMD_ADD and _DEL
@@ -50,6 +51,21 @@ class Socket(socket.socket):
             errors = [error for _ in together for error in self._answers()]
             if failed := next((error for error in errors if error), 0):
                 raise OSError(failed, os.strerror(failed))
+
+    def sends(self, index: int) -> bool:
+        """Whether the kernel sends on a link here; being up is not enough."""
+        self.sendto(
+            _HEADER.pack(_HEADER.size + _LINK.size, _RTM_GETLINK, 1, 1, 0) + _LINK.pack(0, 0, index, 0, 0), (0, 0)
+        )
+        answer = self.recv(1 << 16, socket.MSG_DONTWAIT)
+        end, kind, _, _, _ = _HEADER.unpack_from(answer)
+        place = _HEADER.size + _LINK.size
+        while kind == _RTM_NEWLINK and place < end:  # else there is no such link
+            length, which = _ATTRIBUTE.unpack_from(answer, place)
+            if which == _IFLA_OPERSTATE:
+                return answer[place + _ATTRIBUTE.size] == _IF_OPER_UP
+            place += max(length + -length % 4, _ATTRIBUTE.size)
+        return False
 
     def _answers(self) -> Iterator[int]:
         """What one request came to: the kernel has answered before the system call that made it returned."""

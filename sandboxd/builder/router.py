@@ -159,7 +159,7 @@ class Router:
             with self._inside(namespace):  # last: there may be a process in there, and now there is a way
                 _disable_ipv6(LINK)  # before it is up: a link-local address comes with that
                 link.configure_here(inside)
-            link.wait_until_it_sends(name)
+            link.wait_until_it_sends(self._links, index)
         except BaseException:
             self.release(environment_id)
             raise

@@ -14,6 +14,7 @@ from pyroute2.ipset import IPSet
 
 from sandboxd.builder import egress, netlink
 from sandboxd.model.egress import EgressRule
+from tests.end_to_end.test_life_of_a_function import eventually
 from tests.support.network import Namespace
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces")
@@ -112,5 +113,10 @@ def test_a_link_and_the_way_to_its_other_end(namespace: Namespace) -> None:
     assert "inet 169.254.1.1/32 scope global here" in about
     assert ",UP" in namespace.run("ip", "-o", "link", "show", "here")
     assert namespace.run("ip", "route").split() == [ADDRESS, "dev", "here", "proto", "static", "linkdown"]
-    assert other.links() == {"lo", "there"} and "state DOWN" in other.run("ip", "-o", "link", "show", "there")
+    with namespace.entered(), netlink.Socket(netlink.ROUTES) as asking:
+        assert not asking.sends(index), "its other end is down"
+        other.run("ip", "link", "set", "there", "up")
+        eventually(lambda: asking.sends(index))
+        assert not asking.sends(index + 1000), "there is none"
+    assert other.links() == {"lo", "there"} and "state UP" in other.run("ip", "-o", "link", "show", "there")
     other.close()
