@@ -10,7 +10,6 @@ import errno
 import os
 import pickle
 import socket
-import struct
 import subprocess
 import sys
 import time
@@ -140,18 +139,6 @@ def test_what_is_opened_is_open_at_its_port(router: Router, inside: Namespace) -
     assert router.open(1, "203.0.113.6", "8.8.8.8") == 0
     assert connects(inside, "203.0.113.6") and connects(inside, "8.8.8.8")
     assert not connects(inside, "203.0.113.6", 81) and not connects(inside, "203.0.113.5")
-
-
-def test_a_link_carries_from_the_start(router: Router) -> None:
-    """The kernel drops what is sent by a link that it does not take for up yet, though its flags say that it is."""
-    for number in range(10):
-        namespace = Namespace()
-        router.admit(number, namespace, ("8.8.8.8/32", 80, 80))
-        with namespace.entered(), socket.create_connection(("8.8.8.8", 80), 10 * TIME_FACTOR) as connection:
-            again = struct.unpack_from("=I", connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104), 100)[0]
-        assert again == 0, "of tcpi_total_retrans"
-        router.release(number)
-        namespace.close()
 
 
 def test_what_is_closed_stays_closed_whatever_the_router_is_asked(
