@@ -203,8 +203,7 @@ class Host:
     def bind_stem(self, environment: Environment, spec: EnvironmentSpec) -> None:
         """Make a stem the environment of a spec: limits, code, layers, doors, and its orders at last.
 
-        Where it gets a link, its orders wait for that (`give_orders`). Raises StepFailed; the environment is then to
-        be ended.
+        Where it gets a link, its orders wait for that. Raises StepFailed; the environment is then to be ended.
         """
         environment.spec = spec
         self._limit(environment, spec.memory_mb, spec.pids)
@@ -222,10 +221,7 @@ class Host:
 
     @staticmethod
     def give_orders(environment: Environment, failure: tuple[str, int] | None = None) -> None:
-        """Give a stem its variables, which nobody here reads: everything else is in place, or has failed.
-
-        Raises StepFailed.
-        """
+        """Give a stem its variables, which nobody here reads: all else is in place, or has failed (StepFailed)."""
         if failure is not None:
             raise StepFailed(*failure)
         with step("orders"):
