@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable
@@ -15,11 +17,13 @@ from tests.bench.plot import plot
 from tests.bench.report import tables
 from tests.bench.targets import targets
 from tests.support import images
+from tests.support.places import RUNS
 
 Part = Callable[[Sheet, Path], None]
 _USAGE = """Each part starts daemons of its own; ours and the peers take turns. CPU is what the whole machine spent for
 one call, with its client and what runs behind the answer, so nothing else should run meanwhile. The exit code is 0
-when everything was measured, and 1 if one of the two floors is missed; targets that are missed are only shown."""
+when everything was measured, 1 if one of the two floors is missed (targets that are missed are only shown), 2 if
+something answered wrongly or not at all."""
 
 
 def main() -> int:
@@ -38,8 +42,14 @@ def main() -> int:
     progress("images")
     images.built()
     with tempfile.TemporaryDirectory(prefix="sandboxd-bench-") as scratch:
-        for name in arguments.only:
-            parts[name](sheet, Path(scratch))
+        try:
+            for name in arguments.only:
+                parts[name](sheet, Path(scratch))
+        except RuntimeError as error:
+            print(f"scripts/bench: {error}", file=sys.stderr)
+            return 2
+        finally:
+            shutil.rmtree(RUNS / str(os.getpid()), ignore_errors=True)
     figures, judged = sheet.described(), [one.described(sheet) for one in targets(arguments.environments)]
     if arguments.output == "json":
         print(json.dumps({"rounds": arguments.rounds, "figures": figures, "targets": judged}, indent=2))

@@ -184,7 +184,10 @@ async def _drive(door: Door, requests: Sequence[Sequence[bytes]], seconds: float
     end = began + seconds
     for client in clients:
         client.send()
-    await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), _SECONDS)
+    try:
+        await asyncio.wait_for(asyncio.gather(*(client.done for client in clients)), seconds + _SECONDS)
+    except TimeoutError:
+        raise RuntimeError(f"not all of {len(clients)} clients were answered in {_SECONDS} s") from None
     load.seconds, load.cpu_ms = time.perf_counter() - began, busy_ms() - busy
     for client in clients:
         client.close()

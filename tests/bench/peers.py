@@ -23,9 +23,9 @@ from tests.support.places import IMAGES
 
 PASS = ("python3", "-I", "-S", "-c", "pass")
 IMPORTS = ("python3", "-I", "-S", "-c", "import json, http.client")
-PYTHON, PYTHON_IMPORTS = "python3 -c pass, no sandbox", "python3 with json and http.client, no sandbox"
+PYTHON, PYTHON_IMPORTS = "python3 -I -S -c pass, no sandbox", "python3 with json and http.client, no sandbox"
 NODE = "node -e 0, no sandbox"
-BWRAP, BWRAP_IMPORTS = "bubblewrap, python3 -c pass", "bubblewrap, python3 with json and http.client"
+BWRAP, BWRAP_IMPORTS = "bubblewrap, python3 -I -S -c pass", "bubblewrap, python3 with json and http.client"
 _BWRAP = ("bwrap", "--unshare-all", "--die-with-parent", "--proc", "/proc", "--dev", "/dev")
 _NSJAIL = ("nsjail", "-Mo", "-Q", "--chroot")
 _SECONDS = 60
@@ -71,8 +71,8 @@ def present(sheet: Sheet, scratch: Path) -> Iterator[list[Peer]]:
         Peer(NODE, lambda: [str(node), "-e", "0"]),
         Peer(BWRAP, lambda: bwrap(PASS)),
         Peer(BWRAP_IMPORTS, lambda: bwrap(IMPORTS)),
-        Peer("nsjail, python3 -c pass", lambda: [*_NSJAIL, str(root), "--", "/usr/bin/python3", *PASS[1:]]),
-        *(Peer(f"{tool}, python3 -c pass", _runner(tool, scratch / tool, root)) for tool in ("crun", "runc")),
+        Peer("nsjail, python3 -I -S -c pass", lambda: [*_NSJAIL, str(root), "--", "/usr/bin/python3", *PASS[1:]]),
+        *(Peer(f"{tool}, python3 -I -S -c pass", _runner(tool, scratch / tool, root)) for tool in ("crun", "runc")),
     ]  # fmt: skip
     running = [peer for peer in wanted if _runs(peer, sheet)]
     with _docker(sheet, root) as docker:
@@ -111,7 +111,7 @@ def _runner(tool: str, bundle: Path, root: Path) -> Callable[[], Sequence[str]]:
 @contextlib.contextmanager
 def _docker(sheet: Sheet, root: Path) -> Iterator[list[Peer]]:
     """`docker run` with an image of the same tree, where a daemon answers; the image goes afterwards."""
-    name, image = "docker run, python3 -c pass", f"sandboxd-bench-{uuid.uuid4()}"
+    name, image = "docker run, python3 -I -S -c pass", f"sandboxd-bench-{uuid.uuid4()}"
     asked = ["docker", "version", "--format", "{{.Server.Version}}"]
     try:
         there = subprocess.run(asked, capture_output=True, timeout=_SECONDS, check=False).returncode == 0

@@ -21,8 +21,11 @@ def plot(sheet: Sheet) -> str:
     one = warm.CLIENTS[0]
     kept = [name(kind, one) for name in (warm.latency, warm.peer_latency) for kind in warm.KINDS]
     panels = [
-        ("From nothing: milliseconds to the first answer, or to the end of the process", fresh),
-        ("Warm: milliseconds to the answer, one client", [row for name, row in sheet.rows.items() if name in kept]),
+        ("From nothing: milliseconds to the first answer (green: sandboxd), or to the process's end", fresh),
+        (
+            "Warm: milliseconds to the answer, one client (green: sandboxd)",
+            [row for name, row in sheet.rows.items() if name in kept],
+        ),
     ]
     parts, top = list[str](), 0
     for title, rows in panels:
@@ -38,7 +41,7 @@ def plot(sheet: Sheet) -> str:
 
 def _panel(title: str, rows: list[Row], top: int) -> list[str]:
     medians = [row.at(0.5) or 0 for row in rows]
-    low, high = 10 ** math.floor(math.log10(medians[0])), 10 ** math.ceil(math.log10(medians[-1]))
+    low, high = 10 ** math.floor(math.log10(medians[0] / 2)), 10 ** math.ceil(math.log10(medians[-1]))
     scale = (_WIDTH - _LEFT - _RIGHT) / math.log10(high / low)
     bottom = top + _HEAD + _LINE * len(rows)
     parts = [f'<text class="head" x="8" y="{top + 22}">{escape(title)}</text>']

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="starts daemons")
 
 
 def test_a_short_run_measures_every_figure_of_its_parts() -> None:
-    command = [REPOSITORY / "scripts/bench", "--rounds", "2", "--only", "cold,warm", "--output", "json"]
+    command = [str(REPOSITORY / "scripts/bench"), "--rounds", "2", "--only", "cold,warm", "--output", "json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300 * TIME_FACTOR, check=False)
     assert done.returncode in (0, 1), done.stderr  # 1: a floor was missed, which says something of the machine
     report = json.loads(done.stdout)
