@@ -9,11 +9,12 @@ from pathlib import Path
 from tests.bench import peers
 from tests.bench.clients import Load, drive, signed
 from tests.bench.figures import Sheet, busy_ms, progress, rest
-from tests.bench.function import complaints, hello, warm_up
+from tests.bench.function import complaints, deploy, hello, warm_up
 from tests.support.daemon import Daemon
 
 CLIENTS = (2, 4)
 _TORN_DOWN = "fresh environments: invoked once and torn down, which the rate includes, and the time of each does not"
+_FUNCTIONS = 16  # of each client
 _GONE_SECONDS = 30
 _SECONDS = 2.5  # of each turn
 
@@ -27,17 +28,22 @@ def peer_rate(clients: int) -> str:
 
 
 def measure(sheet: Sheet, scratch: Path) -> None:
-    """A daemon that keeps no environment ends each after its answer: the closed loop pays for that too."""
+    """A daemon that keeps no environment ends each behind its answer: the closed loop pays for that too.
+
+    Each client takes its functions in turn, so that no invocation comes before the last one's environment is gone.
+    """
     other = peers.Peer(peers.BWRAP_IMPORTS, lambda: peers.bwrap(peers.IMPORTS))
     with Daemon(keep_alive=0) as daemon:
-        name = daemon.deploy(hello("python3.13", scratch), "fresh")
-        warm_up(daemon, name)
+        names = deploy(daemon, hello("python3.13", scratch), "fresh", _FUNCTIONS * max(CLIENTS))
+        warm_up(daemon, names[0])
         door = signed(daemon)
         for turn in range(max(1, min(4, sheet.rounds // 7))):
             for clients in CLIENTS:
                 progress(f"create: turn {turn + 1}, {clients} clients")
                 rest()
-                load = drive(door, [[door.request(name)]] * clients, _SECONDS)
+                load = drive(
+                    door, [[door.request(name) for name in names[n::clients]] for n in range(clients)], _SECONDS
+                )
                 _wait_torn_down(daemon, load)
                 if set(load.bodies) != {b'{"hello": "bench", "count": 1}'}:
                     raise RuntimeError(f"an environment was not fresh: {sorted(set(load.bodies))}")
