@@ -34,13 +34,12 @@ class _Case:
     def measure(self) -> None:
         """One sample: of several in a row the last, which finds what the others have left."""
         names = [self.names.pop() for _ in range(self.at_once)]
-        rest()
         busy = busy_ms()
         took = [self.caller.time_of(name, 1) for name in names][-1]
+        for name in names:
+            self.daemon.delete(name)  # and with it the environment: what the peers take apart counts as well
         rest()
         self.row.add(took, busy_ms() - busy, self.at_once)
-        for name in names:
-            self.daemon.delete(name)
 
 
 def measure(sheet: Sheet, scratch: Path) -> None:
@@ -48,10 +47,10 @@ def measure(sheet: Sheet, scratch: Path) -> None:
     with contextlib.ExitStack() as stack:
         cases = list(_cases(sheet, scratch, stack))
         others = stack.enter_context(peers.present(sheet, scratch))
+        rest()
         for number in range(sheet.rounds):
             progress(f"cold: round {number + 1} of {sheet.rounds}")
             for peer in others:
-                rest()
                 busy = busy_ms()
                 took = peer.time_of()
                 rest()

@@ -16,7 +16,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _WINDOW = 0.02  # s; the builder refills after as long a quiet, so rest is a multiple of it
 _QUIET_WINDOWS = 4
 _QUIET = 0.15  # of one processor
-_REST_SECONDS = 0.8
+_REST_SECONDS = 0.5
 
 
 def busy_ms() -> float:
@@ -34,7 +34,7 @@ def busy_ms() -> float:
 def rest() -> None:
     """Return when the machine has done next to nothing for a moment: what was used is made again, what ended is gone.
 
-    Somebody else's load does not hold up the run: after 0.8 s it goes on.
+    Somebody else's load does not hold up the run: after half a second it goes on.
     """
     deadline, quiet = time.monotonic() + _REST_SECONDS, 0
     while quiet < _QUIET_WINDOWS and time.monotonic() < deadline:

@@ -10,7 +10,7 @@ import psutil
 from sandboxd.builder import cgroups
 from tests.bench.clients import Door, drive, unsigned
 from tests.bench.figures import Sheet, progress, rest
-from tests.bench.function import deploy, hello, warm_up
+from tests.bench.function import complaints, deploy, hello, warm_up
 from tests.support.daemon import Daemon
 
 ROOMS = "keeper, builder with its helpers, and service"
@@ -31,7 +31,11 @@ def measure_idle(sheet: Sheet, scratch: Path, count: int) -> None:
     again = sheet.row("idle", f"{environment(count)}: its next answer")
     with Daemon() as daemon:
         progress(f"idle: {count} functions")
-        names = deploy(daemon, hello("python3.13", scratch), "idle", count)
+        function = hello("python3.13", scratch)
+        warm_up(daemon, daemon.deploy(function, "first"))
+        daemon.delete("first")
+        names = deploy(daemon, function, "idle", count)
+        rest()
         door = unsigned(daemon)
         progress(f"idle: {count} environments")
         _all_answer(door, names, 1)
@@ -44,6 +48,7 @@ def measure_idle(sheet: Sheet, scratch: Path, count: int) -> None:
             row.add(sum(_pss_mb(int(pid)) for pid in (group / "cgroup.procs").read_text().split()))
         if len(row.values) != count:
             raise RuntimeError(f"{len(row.values)} frozen environments were found, not {count}")
+        row.note = complaints(daemon) or row.note
         progress(f"idle: {count} environments answer again")
         again.values += _all_answer(door, names, 2)
 
