@@ -21,7 +21,7 @@ EGRESS, NODE_EGRESS = "Python, first invocation, with egress", "Node.js, first i
 _EMPTIED = (
     "empty pool: the last of 17 functions without a pause, one more than there can be stems; CPU: of each of them"
 )
-_LINKED = "with egress: an empty sandbox that was made ahead gets a link, and the runtime boots in it"
+_LINKED = "with egress: the stem gets a link to the network before its function comes"
 
 
 @dataclass
