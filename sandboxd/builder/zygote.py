@@ -163,7 +163,7 @@ def check_child(cgroup: Cgroup, uids: Mapping[int, int]) -> None:
         for thread in threads - known:
             try:
                 _check_confined(thread, uids)
-            except (StepFailed, FileNotFoundError, ProcessLookupError):
+            except (StepFailed, OSError):  # OSError: it is gone, or nobody may look at its namespaces any more
                 if thread in uids or not _is_exiting(thread):
                     raise
         known |= threads

@@ -102,6 +102,8 @@ def _runner(tool: str, bundle: Path, root: Path) -> Callable[[], Sequence[str]]:
             spec = json.loads((bundle / "config.json").read_text())
             spec["root"] = {"path": str(root), "readonly": True}
             spec["process"] |= {"terminal": False, "args": [*PASS]}
+            # Where a mount has no directory the runtime makes one, in the image that others use too.
+            spec["mounts"] = [m for m in spec["mounts"] if (root / Path(m["destination"]).parts[1]).is_dir()]
             (bundle / "config.json").write_text(json.dumps(spec))
         return [tool, "run", "--bundle", str(bundle), f"bench-{uuid.uuid4()}"]
 

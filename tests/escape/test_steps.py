@@ -73,7 +73,7 @@ def test_a_step_that_is_left_out_is_missed(name: str, request: pytest.FixtureReq
         assert not step.seen(request.getfixturevalue("whole_networked" if world else "whole"))
     with _daemon("; ".join(filter(None, (name, step.beside))), world, functions=own) as daemon:
         if step.look is not None:
-            assert step.look(daemon)
+            assert any(step.look(daemon) for _ in range(3))  # what is made ahead may end under a look
         else:
             answer = daemon.invoke("evaluate", {"code": ""})
             assert answer.status >= 500 and step.fails_at in answer.message, (answer, daemon.log())

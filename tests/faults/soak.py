@@ -25,7 +25,7 @@ from tests.faults.harness import Faults
 from tests.support import inventory, packages
 from tests.support.daemon import FUNCTIONS, Daemon, UnixConnection
 from tests.support.network import PORTS, PUBLIC, Namespace, World
-from tests.support.places import REPOSITORY
+from tests.support.places import REPOSITORY, TIME_FACTOR
 
 _THREADS = 4
 _SLACK_MB = 8  # a generation that has just begun holds less than one that has worked
@@ -92,12 +92,22 @@ class Soak:
                 assert client.ask("PUT", _POLICY.format(name), policy) == "200"
         self.faults.rest()
         self.faults.wait_ahead()
+        deadline = time.monotonic() + 10 * TIME_FACTOR  # the router forgets an address behind its environment's end
+        while self._set_entries() and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+    def _set_entries(self) -> int:
+        """What the router's sets hold."""
+        router = Namespace.of(self.faults.find("router").pid)
+        lines = router.run("ipset", "save").splitlines()
+        router.close()
+        return sum(line.startswith("add ") for line in lines)
 
     def _counts(self) -> dict[str, int]:
         """What the machine holds, and what the router's own network namespace does."""
         found = self.faults.counts()
+        found["set entries"] = self._set_entries()
         router = Namespace.of(self.faults.find("router").pid)
-        found["set entries"] = sum(line.startswith("add ") for line in router.run("ipset", "save").splitlines())
         found["router's links"] = len(router.links())
         router.close()
         return found
